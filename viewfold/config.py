@@ -1,0 +1,166 @@
+"""Typed configuration: frozen dataclasses, one strict edge between text and types.
+
+A YAML file, a dict and `a.b=value` on the command line all pass through `parse`: an unknown key is an error that
+suggests the known one, a wrong type names the field, and nothing is dropped in silence.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from viewfold.errors import InvalidInput
+
+
+class Config:
+    """Base of every configuration dataclass; subclasses are `@dataclass(frozen=True, kw_only=True)`."""
+
+    # Without this pydantic drops unknown keys of a dataclass in silence.
+    __pydantic_config__ = {"extra": "forbid"}
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse(cls: type[C], data: Mapping[str, Any], where: str = "configuration") -> C:
+    """Build `cls` from plain data; `where` (a file, say) opens the message of an error.
+
+    Raises:
+        InvalidInput: an unknown key (with the nearest known one), a missing one, a wrong type, a value out of range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(dict(data))
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {_first_problem(cls, error)}") from None
+
+
+def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a YAML file and apply `a.b=value` overrides."""
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such file; `viewfold recipe list` names the recipes that need none")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{path}: expected `key: value` lines at the top, found {type(data).__name__}")
+    return parse(cls, overridden(data, overrides), where=str(path))
+
+
+def override(config: C, overrides: Sequence[str]) -> C:
+    """`config` with `a.b=value` overrides applied, checked as if it had been read from a file."""
+    return parse(type(config), overridden(dump(config), overrides), where="override") if overrides else config
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with each `a.b=value` set; values are read as YAML, so `[1, 2]`, `true` and `1e-3` work."""
+    result: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    for item in overrides:
+        path, equals, text = item.partition("=")
+        if not equals or not path:
+            raise InvalidInput(f"override {item!r}: write it as key=value, nested keys with dots, such as train.steps=100")
+        node = result
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise InvalidInput(f"override {item!r}: {parent!r} has no fields below it")
+            node = child
+        node[leaf] = _value(text)
+    return result
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """Plain data that `parse` reads back to an equal configuration."""
+    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))  # type: ignore[call-overload]
+    return data
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML, in the order in which its fields are declared."""
+    return yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any part (a configuration, plain data, a path) changes."""
+    plain = [dump(part) if isinstance(part, Config) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def choose(kind: str, known: Mapping[str, type[C]], data: Mapping[str, Any] | Config) -> C:
+    """The configuration that `data` describes: its `name` picks the class, the other keys are that class's fields.
+
+    Raises:
+        InvalidInput: no name or an unknown one (with the nearest known one), or what `parse` refuses.
+    """
+    plain = dump(data) if isinstance(data, Config) else data
+    name = str(plain.get("name", "")) if isinstance(plain, Mapping) else str(plain)
+    if name not in known:
+        raise unknown(kind, name, list(known))
+    return parse(known[name], plain if isinstance(plain, Mapping) else {"name": name}, where=kind)
+
+
+def chosen(kind: str, known: Mapping[str, type[C]]) -> Any:
+    """For `Annotated[Base, chosen(...)]`: a field that holds one of the `known` configurations, picked by its `name`."""
+    from pydantic import PlainValidator
+
+    return PlainValidator(lambda data: choose(kind, known, data))
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> InvalidInput:
+    """The error for a name that no registry entry has, with the nearest one that exists."""
+    return InvalidInput(f"unknown {kind} {name!r}{_did_you_mean(name, known)}; known: {', '.join(sorted(known))}")
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"override value {text!r}: {' '.join(str(error).split())}") from None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3, with no dot, as text
+        except ValueError:
+            return value
+    return value
+
+
+def _first_problem(cls: type[Config], error: Any) -> str:
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _known_keys(cls, path[:-1])
+        return f"unknown key {'.'.join(path)!r}{_did_you_mean(path[-1], known)}"
+    if problem["type"] in {"missing", "missing_argument"}:
+        return f"{'.'.join(path)}: this key is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], (dict, list)) else f", got {problem['input']!r}"
+    return f"{'.'.join(path)}: {message}{given}" if path else message
+
+
+def _known_keys(cls: type[Config], path: Sequence[str]) -> list[str]:
+    """Field names at `path`, found by walking the annotations; tags of unions are not fields and are skipped."""
+    from typing import get_args, get_type_hints
+
+    candidates: list[Any] = [cls]
+    for part in path:
+        children: list[Any] = []
+        for candidate in candidates:
+            if dataclasses.is_dataclass(candidate):
+                hint = get_type_hints(candidate).get(part) if isinstance(candidate, type) else None
+                children += [hint, *get_args(hint), *(a for g in get_args(hint) for a in get_args(g))]
+        candidates = [c for c in children if dataclasses.is_dataclass(c)] or candidates
+    return sorted({f.name for c in candidates if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)})
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
