@@ -1,0 +1,161 @@
+"""The one file that knows about ranks. On one rank every function here is the identity, or the plain local value.
+
+The convention, for engines that average gradients over ranks (DDP, DeepSpeed): a loss value may differ between ranks,
+but its mean over ranks is the loss of the global batch, and then the averaged gradient is the gradient of that loss.
+All ranks hold the same number of rows.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from viewfold.errors import InvalidInput
+
+
+def rank() -> int:
+    """Number of this process among those that train together, from 0."""
+    return dist.get_rank() if _joined() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of every rank's `x`, differentiable; all ranks get the same value."""
+    return x if world_size() == 1 else _Sum.apply(x)
+
+
+def gather_rows(x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_rows ..."]:
+    """The rows of all ranks in rank order, differentiable with respect to this rank's rows.
+
+    The gradient that reaches this rank is the sum of what all ranks' losses say about its rows.
+    """
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+@torch.no_grad()
+def gather_values(x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_rows ..."]:
+    """The rows of all ranks in rank order, of any type, outside the graph."""
+    return gather_rows(x)
+
+
+def mean_of_valid(values: Float[Tensor, " batch"], valid: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Mean over the valid rows of all ranks, however they are spread; 0 when there is none.
+
+    This rank returns its own rows' share times the number of ranks, so that the mean over ranks is that mean.
+    """
+    num_valid = sum_over_ranks(valid.sum().to(values)).clamp(min=1)
+    return torch.where(valid, values, 0).sum() * world_size() / num_valid
+
+
+def with_gathered_batchnorm(module: nn.Module) -> nn.Module:
+    """`module` with every BatchNorm normalising by the statistics of all ranks' rows, changed in place.
+
+    Call it after the ranks have joined: on one rank nothing is replaced. Parameters, buffers and their names stay the
+    same, so a checkpoint fits both. Unlike `nn.SyncBatchNorm` it works on CPUs too.
+
+    Raises:
+        InvalidInput: a kind of BatchNorm that cannot be replaced without changing what it computes.
+    """
+    if world_size() == 1:
+        return module
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return GatheredBatchNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, with_gathered_batchnorm(child))
+    return module
+
+
+class GatheredBatchNorm(nn.Module):
+    """A BatchNorm over the rows of all ranks; shares parameters and buffers with the one that it replaces."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        plain = type(norm) in {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+        if not plain or norm.momentum is None or not norm.track_running_stats:
+            raise InvalidInput(
+                f"{type(norm).__name__} cannot take its statistics from several ranks; "
+                "train this backbone on one rank, or choose one with plain BatchNorm layers or none"
+            )
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+        self.train(norm.training)
+
+    def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch channel *space"]:
+        """`x` normalised per channel; while training, by the biased variance of all ranks' rows."""
+        mean, var = self._moments(x) if self.training else (self.running_mean, self.running_var)
+        # Affine form: one multiplication and one addition per value, whatever the number of dimensions.
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        shape = (1, -1, *(1 for _ in x.shape[2:]))
+        return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance over all ranks, and the running statistics moved towards them.
+
+        From each rank's own moments (law of total variance): exact for equal rows, and free of the cancellation of
+        E[x^2] - E[x]^2.
+        """
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        var, mean = torch.var_mean(wide, dim=axes, correction=0)
+        means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)
+        mean = means.mean(0)
+        var = variances.mean(0) + (means - mean).square().mean(0)
+        self._track(mean.detach(), var.detach(), num_values=world_size() * x.numel() // x.shape[1])
+        return mean, var
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, num_values: int) -> None:
+        """As torch does: the running variance is the unbiased one."""
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_((var * num_values / (num_values - 1)).to(self.running_var), self.momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; its backward is the same all-reduce."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _all_reduced(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _all_reduced(grad)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather; its backward sums the ranks' gradients and keeps this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _all_reduced(grad).chunk(world_size())[rank()]
+
+
+def _all_reduced(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)  # all_reduce writes into what it is given
+    dist.all_reduce(total)
+    return total
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,17 @@
+"""Losses: pure functions of embeddings. A new one adds one file, one line here and one test file."""
+
+from viewfold.ssl.losses.cci import Pairs, cci_loss, class_pairs
+from viewfold.ssl.losses.classification import classification_loss
+from viewfold.ssl.losses.equivariance import equivariance_loss
+from viewfold.ssl.losses.vicreg import covariance_loss, invariance_loss, variance_hinge
+
+__all__ = [
+    "Pairs",
+    "cci_loss",
+    "class_pairs",
+    "classification_loss",
+    "covariance_loss",
+    "equivariance_loss",
+    "invariance_loss",
+    "variance_hinge",
+]
