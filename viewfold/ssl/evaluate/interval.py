@@ -1,0 +1,47 @@
+"""Intervals by bootstrap over groups: what is drawn again is whole objects or patients, never their single images."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from viewfold.keyed import generator
+
+Statistic = Callable[[NDArray[np.float64]], float]
+"""A number computed from the rows with a weight each, `[row]` (how often the row was drawn; all ones: the data)."""
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its interval; no ends where fewer than two groups leave nothing to draw from."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def bootstrap(
+    statistic: Statistic, groups: NDArray[np.int64], *, seed: int = 0, num_draws: int = 1000, level: float = 0.95
+) -> Interval:
+    """Percentile interval of `statistic` when the groups of rows are drawn with replacement.
+
+    `groups` is `[row]`; a row with group -1 is a group of its own. The draws depend on `seed` alone.
+    """
+    value = statistic(np.ones(len(groups)))
+    row_group, num_groups = _numbered(groups)
+    if num_groups < 2:
+        return Interval(value, None, None)
+    rng = generator("bootstrap", seed)
+    values = []
+    for _ in range(num_draws):
+        times = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
+        values.append(statistic(times[row_group].astype(np.float64)))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _numbered(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Groups renumbered from 0 without gaps, each -1 getting a number of its own."""
+    names = np.where(groups < 0, groups.max(initial=0) + 1 + np.arange(len(groups)), groups)
+    known, numbers = np.unique(names, return_inverse=True)
+    return numbers, len(known)
