@@ -1,0 +1,138 @@
+"""The shape of the package: who may import whom, and which file owns which heavy dependency.
+
+Imports are read from the syntax tree, inside functions too; only the last tests run anything, each in its own process.
+"""
+
+import ast
+import json
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "viewfold"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FLOOR = {"errors", "config", "keyed", "values"}
+LIBRARIES = {"pipeline", "augment", "ssl", "retrieval"}
+MAY_IMPORT = {
+    **dict.fromkeys(FLOOR, FLOOR),
+    **{library: FLOOR | {library} for library in LIBRARIES},
+    "jobs": FLOOR | LIBRARIES | {"jobs"},
+    "cli": FLOOR | {"jobs"},
+    "__init__": set(),
+}
+"""For each folder or file of the package, the ones it may import of the package."""
+
+OWNERS = {
+    "ray": ("pipeline/executor.py", "jobs/submit.py", "jobs/serve_ray.py"),
+    "deepspeed": ("ssl/deepspeed_engine.py",),
+    "kornia": ("augment/",),
+    "webdataset": ("pipeline/",),
+    "timm": ("ssl/",),
+    "faiss": ("retrieval/",),
+    "fastapi": ("retrieval/service.py",),
+    "starlette": ("retrieval/service.py",),
+    # The second file is not imported by ours: MLflow itself executes it when a registered encoder is loaded.
+    "mlflow": ("jobs/registry.py", "jobs/pyfunc_encoder.py"),
+    "pydantic": ("config.py",),
+    "torch": ("values.py", "pipeline/", "augment/", "ssl/", "jobs/"),
+}
+"""For each heavy package, the only files or folders that may import it."""
+
+HEAVY = {*OWNERS, "numpy", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "torchvision", "jaxtyping"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted name of every module that the file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import; write it from viewfold on"
+            # `from viewfold import ssl` names a module by its last part, `from viewfold.config import parse` does not.
+            yield from (
+                f"viewfold.{alias.name}" if node.module == "viewfold" else str(node.module) for alias in node.names
+            )
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names of the modules outside the standard library that a fresh process loads to run `code`."""
+    report = "import json, sys\nbefore = set(sys.modules)\n{}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+    process = subprocess.run(
+        [sys.executable, "-c", report.format(code)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    names = {name.partition(".")[0] for name in json.loads(process.stdout.splitlines()[-1])}
+    return names - set(sys.stdlib_module_names) - {"viewfold"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downwards_only(path: Path) -> None:
+    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    targets = {name.split(".")[1] for name in imported(path) if name.startswith("viewfold.")} - {"__version__"}
+    assert targets <= MAY_IMPORT[here], f"{path} imports {targets - MAY_IMPORT[here]}"
+
+
+@pytest.mark.parametrize("package", sorted(OWNERS))
+def test_a_heavy_package_is_imported_by_its_owners_only(package: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if any(name.partition(".")[0] == package for name in imported(path))
+    }
+    assert not {user for user in users if not user.startswith(OWNERS[package])}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: extra for name, extra in project["optional-dependencies"].items() if name != "dev"}
+    declared = {
+        re.split(r"[\[<>=]", requirement)[0].lower()
+        for requirements in (project["dependencies"], *extras.values())
+        for requirement in requirements
+    }
+    used = {name.partition(".")[0] for path in MODULES for name in imported(path)}
+    provides = packages_distributions()
+    undeclared = {
+        name
+        for name in used - set(sys.stdlib_module_names) - {"viewfold"}
+        if not declared & {distribution.lower() for distribution in provides.get(name, [name])}
+    }
+    assert not undeclared
+
+
+def test_only_the_fixed_folder_is_named_like_the_standard_library() -> None:
+    # A shell inside the package would import ours in its place. The name `ssl/` is given; it is met as viewfold.ssl.
+    names = {name for path in MODULES for name in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert names & set(sys.stdlib_module_names) <= {"ssl"}
+
+
+def test_the_standard_library_keeps_its_ssl() -> None:
+    assert ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).verify_mode is ssl.CERT_REQUIRED
+
+
+def test_import_viewfold_loads_nothing_third_party() -> None:
+    assert loaded_by("import viewfold") == set()
+
+
+def test_retrieval_runs_without_torch() -> None:
+    assert not loaded_by("import viewfold.retrieval") & {"torch", "ray", "mlflow", "kornia", "webdataset", "deepspeed"}
+
+
+def test_help_loads_no_heavy_package() -> None:
+    # What it loads decides how fast it answers, and unlike a time it does not depend on the machine.
+    ask_for_help = """
+import contextlib, viewfold.cli
+sys.argv = ["viewfold", "--help"]
+with contextlib.suppress(SystemExit):
+    viewfold.cli.main()
+"""
+    assert not loaded_by(ask_for_help) & HEAVY
