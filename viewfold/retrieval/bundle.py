@@ -1,0 +1,170 @@
+"""Index bundles: an index with all that is needed to answer from it, checked as one, refused beside another encoder.
+
+Folder: `bundle.json`, `index.faiss`, `records.parquet` (in ascending order of keys; row i is vector i of the index),
+`thumbnails.tar`, and where they were given `base_vectors.npy` and `card.<suffix>`. `build_bundle` makes one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from viewfold.config import Config, fingerprint, parse
+from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.retrieval.faiss_index import CosineIndex, Hits
+from viewfold.retrieval.features import RECORD_SCHEMA
+from viewfold.retrieval.files import check_sha256, read_json
+from viewfold.retrieval.lookup import RowsByValue
+
+FORMAT = 1
+INFO, INDEX, RECORDS, THUMBNAILS, BASE = (
+    "bundle.json",
+    "index.faiss",
+    "records.parquet",
+    "thumbnails.tar",
+    "base_vectors.npy",
+)
+BUNDLE_SCHEMA = pa.schema(
+    [
+        *RECORD_SCHEMA,
+        pa.field("map_x", pa.float32()),
+        pa.field("map_y", pa.float32()),
+        pa.field("thumb_offset", pa.int64()),
+        pa.field("thumb_size", pa.int64()),
+    ]
+)
+"""`RECORD_SCHEMA`, the place on the two-dimensional map, and where the thumbnail's bytes lie in `thumbnails.tar`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreHistogram(Config):
+    """How similar an image's nearest neighbour is, for a sample of the bundle's own images: the reference for drift."""
+
+    low: float
+    high: float
+    counts: list[int]
+    """Images per bin of equal width between `low` and `high`; the image itself and its group are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleInfo(Config):
+    """What `bundle.json` holds."""
+
+    format: int
+    id: str
+    """Depends on the lineage and on every file, not on when or how fast it was built."""
+    encoder_id: str
+    manifest_hash: str
+    part: str
+    base_encoder_id: str | None
+    """The encoder of `base_vectors.npy`, from before adaptation; None if the index's own vectors are that."""
+    factory: str
+    metric: str
+    dim: int
+    n: int
+    recall_at_10: float
+    """Share of the exact ten nearest that the index finds, for a sample of its own images, ties forgiven."""
+    score_histogram: ScoreHistogram
+    map_explained: float
+    """Share of the variance of the vectors that the two-dimensional map shows."""
+    created: str
+    build_s: float
+    peak_memory_bytes: int
+    """Largest resident size of the process that built the bundle, whatever else it did before."""
+    files: dict[str, str]
+    """The sha256 of every other file of the folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class IndexBundle:
+    """An opened bundle. Rows are positions in `records` and in the index, in ascending order of keys."""
+
+    folder: Path
+    info: BundleInfo
+    records: pa.Table
+    """`BUNDLE_SCHEMA`."""
+    index: CosineIndex
+
+    @classmethod
+    def open(cls, folder: Path, *, encoder_id: str | None = None) -> "IndexBundle":
+        """Open a bundle after holding every file against its sha256; with `encoder_id`, only if that encoder made it.
+
+        Raises:
+            InvalidInput: there is no bundle, or a damaged one; names the file.
+            ArtifactMismatch: another format, or another encoder; names both.
+        """
+        path = folder / INFO
+        info = parse(BundleInfo, read_json(path, kind="index bundle", version=FORMAT), where=str(path))
+        if encoder_id not in (None, info.encoder_id):
+            raise ArtifactMismatch(
+                f"{folder}: this index was built with encoder {info.encoder_id}, but encoder {encoder_id} is to search "
+                "it; embed and index the images again, or load the index's own encoder"
+            )
+        check_sha256(folder, info.files)
+        if info.id != bundle_id(info.encoder_id, info.manifest_hash, info.part, info.factory, info.files):
+            raise InvalidInput(f"{path}: damaged, its id {info.id} does not belong to what it lists; build it again")
+        return cls(folder, info, pq.read_table(folder / RECORDS), CosineIndex.read(folder / INDEX))
+
+    def __len__(self) -> int:
+        return self.info.n
+
+    def search(
+        self, vectors: NDArray[np.floating[Any]], k: int, *, excluded: Sequence[NDArray[np.int64]] | None = None
+    ) -> Hits:
+        """The `k` rows most similar to each of the `[query, dim]` vectors; `CosineIndex.search` says the rest."""
+        return self.index.search(vectors, k, excluded=excluded)
+
+    def column(self, name: str) -> list[Any]:
+        """One column of the records as plain Python values; None where nothing is known."""
+        values: list[Any] = self.records.column(name).to_pylist()
+        return values
+
+    @cached_property
+    def by_key(self) -> RowsByValue:
+        """The row of each key."""
+        return RowsByValue(self.records.column("key"))
+
+    @cached_property
+    def by_sha256(self) -> RowsByValue:
+        """The rows that show the very same image file."""
+        return RowsByValue(self.records.column("sha256"))
+
+    @cached_property
+    def by_group(self) -> RowsByValue:
+        """The rows of one patient, slide, object."""
+        return RowsByValue(self.records.column("group"))
+
+    def base_vectors(self) -> NDArray[np.float32]:
+        """Unit vectors `[row, dim]` of the encoder from before adaptation, memory-mapped.
+
+        Raises:
+            InvalidInput: the bundle was built without them, because its own encoder is the base.
+        """
+        if self.info.base_encoder_id is None:
+            raise InvalidInput(f"{self.folder}: built without vectors of a base encoder; give `base` when building it")
+        vectors: NDArray[np.float32] = np.load(self.folder / BASE, mmap_mode="r", allow_pickle=False)
+        return vectors
+
+    def thumbnail(self, key: str) -> bytes | None:
+        """The JPEG file of the thumbnail of `key`; None if the image is not in the bundle or came without one."""
+        (rows,) = self.by_key.rows([key])
+        if not rows.size:
+            return None
+        row = int(rows[0])
+        offset, size = (self.records.column(name)[row].as_py() for name in ("thumb_offset", "thumb_size"))
+        if offset is None:
+            return None
+        with (self.folder / THUMBNAILS).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+def bundle_id(encoder_id: str, manifest_hash: str, part: str, factory: str, files: Mapping[str, str]) -> str:
+    """16 hex digits that name a bundle: the same lineage and the same bytes have the same name."""
+    return fingerprint(encoder_id, manifest_hash, part, factory, dict(files))
