@@ -85,7 +85,8 @@ def dump(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML, in the order in which its fields are declared."""
-    return yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def fingerprint(*parts: Any) -> str:

@@ -29,7 +29,8 @@ def uniforms(keys: Sequence[int] | NDArray[np.uint64], num_draws: int) -> NDArra
         bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
         bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
         bits ^= bits >> np.uint64(31)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    draws: NDArray[np.float64] = (bits >> np.uint64(11)) * 2.0**-53
+    return draws
 
 
 def generator(*parts: str | int) -> np.random.Generator:

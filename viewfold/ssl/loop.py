@@ -1,0 +1,138 @@
+"""The training loop, one screen; what is not training hangs on it as a list of hooks."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from viewfold.errors import TrainingStopped
+from viewfold.ssl.checkpoint import Progress
+from viewfold.ssl.dist import rank, sum_over_ranks, world_size
+from viewfold.ssl.engine import AbstractEngine
+from viewfold.ssl.methods import Outcome
+from viewfold.ssl.watch import CollapseWatch, require_finite
+from viewfold.values import Batch, Views
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a hook sees of the step that was just taken."""
+
+    progress: Progress
+    outcome: Outcome
+    lr: float
+    num_samples: int
+    """Of all ranks."""
+    wait_s: float
+    """Seconds spent waiting for the batch."""
+    total_s: float
+    """Seconds since the step before ended; the hooks that ran in between are included."""
+    last: bool
+    """Whether the run is complete with this step."""
+
+
+Hook = Callable[[Step], None]
+
+
+def train(
+    engine: AbstractEngine,
+    batches: Iterable[Batch],
+    make_views: Callable[[Batch], Views],
+    *,
+    progress: Progress,
+    steps: int,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Take steps until `progress` stands at `steps`; `batches` begin with the batch of step `progress.step`.
+
+    A call of all ranks. The hooks run after every step, in their order.
+
+    Raises:
+        TrainingStopped: the batches ended early, or a hook says so.
+    """
+    source, ended = iter(batches), time.perf_counter()
+    while progress.step < steps:
+        asked = time.perf_counter()
+        batch = next(source, None)
+        wait_s = time.perf_counter() - asked
+        if batch is None:
+            raise TrainingStopped(f"step {progress.step}: the stream ended, {steps - progress.step} steps too early")
+        outcome = engine(make_views(batch))
+        engine.backward(torch.stack(list(outcome.terms.values())).sum())
+        engine.step()
+        num_samples = progress.advance(batch)
+        total_s, ended = time.perf_counter() - ended, time.perf_counter()
+        step = Step(progress, outcome, engine.lr, num_samples, wait_s, total_s, last=progress.step == steps)
+        for hook in hooks:
+            hook(step)
+
+
+def metrics_hook(path: Path, *, every: int, progress: Progress, watch: CollapseWatch) -> Hook:
+    """Every `every` steps and at the end: stop on numbers that are not finite, look for collapse, append a JSONL row.
+
+    A row holds step, samples, epoch, loss, each term and fact (means over ranks), lr, samples_s (all ranks), data_wait
+    (share of the time) and what `watch` sees; rank 0 writes it. Rows after `progress`, left by a run that was cut after
+    its last checkpoint, are removed first.
+    """
+    if rank() == 0:
+        _cut(path, progress.step)
+    since: list[Step] = []
+
+    def hook(step: Step) -> None:
+        since.append(step)
+        if step.progress.step % every and not step.last:
+            return
+        require_finite(step.progress.step, step.outcome)
+        row = _means(step) | _speed(since) | watch.look(step.progress.step, step.outcome)
+        since.clear()
+        if rank() == 0:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    return hook
+
+
+def checkpoint_hook(*, every: int, save: Callable[[Progress], object]) -> Hook:
+    """Call `save` every `every` steps and at the end, on all ranks, but never after a loss that is not finite."""
+
+    def hook(step: Step) -> None:
+        if step.progress.step % every == 0 or step.last:
+            require_finite(step.progress.step, step.outcome)
+            save(step.progress)
+
+    return hook
+
+
+def _means(step: Step) -> dict[str, Any]:
+    """Terms and facts of this step as means over ranks: a rank's own value is only its share."""
+    values = step.outcome.terms | step.outcome.facts
+    with torch.no_grad():
+        means = (sum_over_ranks(torch.stack([v.detach().float() for v in values.values()])) / world_size()).tolist()
+    named = dict(zip(values, means, strict=True))
+    loss = sum(named[name] for name in step.outcome.terms)
+    return {**asdict(step.progress), "loss": loss, **named, "lr": step.lr}
+
+
+def _speed(steps: Sequence[Step]) -> dict[str, float]:
+    total_s = sum(step.total_s for step in steps)
+    samples = sum(step.num_samples for step in steps)
+    return {"samples_s": samples / total_s, "data_wait": sum(step.wait_s for step in steps) / total_s}
+
+
+def _cut(path: Path, last_step: int) -> None:
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if _step_of(line) <= last_step), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """A line that a kill left unfinished belongs to no step that was kept."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")
