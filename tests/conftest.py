@@ -1,0 +1,35 @@
+"""Fixtures that several test files share; markers are declared in pyproject.toml."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DATA_VARIABLE = "VIEWFOLD_DATA"
+DATA_BESIDE_CHECKOUT = CHECKOUT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """One Ray for all the tests of a session, for starting it costs seconds; on a machine that has a single core."""
+    from viewfold.pipeline.executor import ray_session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
+        patch.setenv(
+            "PYTHONPATH", f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}", prepend=os.pathsep
+        )  # workers import the tests
+        with ray_session():
+            yield
+
+
+@pytest.fixture(scope="session")
+def data_packs() -> Path:
+    """The folder with the full data packs (`emoji/`, `objects3d/`, `video/`)."""
+    folder = Path(os.environ.get(DATA_VARIABLE, DATA_BESIDE_CHECKOUT))
+    if not folder.is_dir():
+        pytest.skip(f"the full data packs are not at {folder}; {DATA_VARIABLE} names their folder")
+    return folder

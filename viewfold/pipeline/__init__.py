@@ -1,0 +1,35 @@
+"""Bytes on disk to batches, work items to files: shards, manifest, stream, stages, and the Ray executor.
+
+Imported by their own names: `executor` (needs Ray), `progress` and `verify` (each named like its function).
+"""
+
+from viewfold.pipeline.decode import decode_image
+from viewfold.pipeline.importer import import_folder
+from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.plan import Plan
+from viewfold.pipeline.quarantine import read_quarantine
+from viewfold.pipeline.shards import expand_shards, scan_shard
+from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
+from viewfold.pipeline.stats import contact_sheet, count
+from viewfold.pipeline.stream import StreamConfig, plain_stream, read_images, stream_batches
+
+__all__ = [
+    "Plan",
+    "ShardManifest",
+    "StageRecord",
+    "StreamConfig",
+    "code_version",
+    "contact_sheet",
+    "count",
+    "decode_image",
+    "expand_shards",
+    "import_folder",
+    "index_shards",
+    "plain_stream",
+    "read_images",
+    "read_quarantine",
+    "run_stage",
+    "scan_shard",
+    "stream_batches",
+    "write_whole",
+]

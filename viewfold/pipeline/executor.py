@@ -1,0 +1,348 @@
+"""Work on Ray: a local one that starts by itself, or the cluster that RAY_ADDRESS names. The only importer of ray here.
+
+Ray's own talk (banners, `(Worker pid=...)` lines, warnings) goes to its log folder; VIEWFOLD_VERBOSE=1 brings it to the
+terminal. Errors of the `InvalidInput` family that a worker raises arrive as themselves.
+"""
+
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from viewfold.errors import InvalidInput, MissingDependency, TrainingStopped, ViewfoldError
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise MissingDependency("running work needs Ray: pip install 'viewfold[train]'") from error
+
+if TYPE_CHECKING:
+    import torch
+
+ADDRESS = "RAY_ADDRESS"
+VERBOSE = "VIEWFOLD_VERBOSE"
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for the block: the one this process already uses, else the cluster of RAY_ADDRESS, else a local one.
+
+    What was started or connected here ends with the block.
+
+    Raises:
+        InvalidInput: no cluster answers at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    verbose = bool(os.environ.get(VERBOSE))
+    address = os.environ.get(ADDRESS) or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        _knock(address)
+        ray.init(address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR, **options)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise InvalidInput(
+            f"{ADDRESS}={address}: no Ray cluster answers there ({_first_line(error)}); "
+            f"correct it, or unset {ADDRESS} to work on this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def map_ray(fn: Callable[[T], R], items: Iterable[T], *, num_cpus: float = 1) -> Iterator[R]:
+    """`fn` (a function of a module) of each item, in the order of the items, in tasks of `num_cpus` logical CPUs each.
+
+    Items are taken as tasks end: only some for each CPU are under way. Use inside of `ray_session()`.
+
+    Raises:
+        TrainingStopped: a worker process was lost, three times for one item.
+    """
+    call: Any = ray.remote(_call).options(num_cpus=_share("CPU", num_cpus, 1), max_retries=2)
+    fn_ref = ray.put(fn)
+    in_flight = 2 * max(1, round(_total("CPU") / num_cpus))
+    return _in_order((partial(call.remote, fn_ref, item) for item in items), in_flight)
+
+
+def map_actors(
+    make: Callable[..., Callable[[T], R]],
+    args: tuple[Any, ...],
+    items: Iterable[T],
+    *,
+    num_actors: int,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+) -> Iterator[R]:
+    """`make(*args)` once in each of `num_actors` processes, then its call of each item, in the order of the items.
+
+    Items go to the actors in turn and are taken as answers are: two for each actor are under way. On one machine actors
+    share the CPUs and GPUs there are. Use inside of `ray_session()`.
+
+    Raises:
+        TrainingStopped: an actor was lost, three times.
+    """
+    resources = {
+        "num_cpus": _share("CPU", num_cpus, num_actors),
+        "num_gpus": _share("GPU", num_gpus, num_actors),
+    }
+    actor_class: Any = ray.remote(_Actor)
+    actor = actor_class.options(max_restarts=2, max_task_retries=2, **resources)
+    actors = [actor.remote(make, args) for _ in range(num_actors)]
+    calls = (partial(each.call.remote, item) for each, item in zip(cycle(actors), items, strict=False))
+    return _in_order(calls, 2 * num_actors)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One rank of a distributed run, inside of the function given to `run_workers`; the process group is made."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    """Among the ranks of the same machine."""
+    device: "torch.device"
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[Path | None]:
+        """The latest whole checkpoint of this run, with the files of all ranks, if there is one."""
+        latest = _train().get_checkpoint()
+        if latest is None:
+            yield None
+            return
+        with latest.as_directory() as folder:
+            yield Path(folder)
+
+    @contextmanager
+    def checkpoint_folder(self) -> Iterator[Path]:
+        """An empty folder for this rank's files of a checkpoint; it is gone after the block, so report it inside."""
+        folder = Path(tempfile.mkdtemp(prefix="viewfold-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None = None) -> None:
+        """Hand in `metrics`, and the folder with this rank's files of a checkpoint. A call of all ranks.
+
+        The folders of all ranks become one, `step-N` in the storage of the run, where N is `metrics["step"]`; names of
+        files must differ between ranks. It counts as a checkpoint when all ranks have handed theirs in.
+        """
+        train = _train()
+        if checkpoint is None:
+            train.report(metrics)
+            return
+        folder = train.Checkpoint.from_directory(checkpoint)
+        train.report(metrics, checkpoint=folder, checkpoint_dir_name=f"step-{metrics['step']}")
+
+
+def run_workers(
+    fn: Callable[[Worker, P], Any],
+    payload: P,
+    *,
+    num_workers: int,
+    storage: Path,
+    name: str,
+    max_failures: int = 0,
+    use_gpu: bool = False,
+) -> Any:
+    """`fn(worker, payload)` on `num_workers` Ray Train workers that form a process group; returns what rank 0 returns.
+
+    gloo on CPUs; nccl on GPUs, one for each worker. On one machine the workers share the CPUs there are. The last two
+    checkpoints are kept in `storage/name`, which all workers must reach; a call that finds some there, of a run that
+    was cut, goes on from the last. When workers are lost or fail, all are started again from the last checkpoint, up
+    to `max_failures` times; a ViewfoldError ends the run at once. What is returned holds no tensors. Use inside of
+    `ray_session()`.
+
+    Raises:
+        InvalidInput: this machine has fewer GPUs than workers.
+        TrainingStopped: more workers were lost than `max_failures` allows.
+    """
+    if use_gpu and _one_machine() and _total("GPU") < num_workers:
+        raise InvalidInput(
+            f"{num_workers} workers need a GPU each and this machine has {_total('GPU'):.0f}; ask for fewer workers"
+        )
+    train = _train()
+    with _train_environment(), _interruptible():
+        trainer = train.torch.TorchTrainer(
+            _train_worker,
+            train_loop_config={"fn": fn, "payload": payload},
+            scaling_config=train.ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": _share("CPU", 1, num_workers), **({"GPU": 1} if use_gpu else {})},
+            ),
+            run_config=train.RunConfig(
+                name=name,
+                storage_path=str(storage.resolve()),
+                failure_config=train.FailureConfig(max_failures=max_failures),
+                checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+                callbacks=[_stop_on_our_errors()],
+                logging_config=train.LoggingConfig(log_level="INFO" if os.environ.get(VERBOSE) else "ERROR"),
+            ),
+        )
+        try:
+            return trainer.fit().return_value
+        except train.TrainingFailedError as error:
+            cause = _cause(error, storage / name)
+            raise cause from (None if isinstance(cause, ViewfoldError) else error)
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself would try for minutes, with a warning every few seconds."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+class _Actor:
+    """Builds its function at the first call, where an error arrives as an error of that call."""
+
+    def __init__(self, make: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
+        self.make = make
+        self.args = args
+        self.fn: Callable[[Any], Any] | None = None
+
+    def call(self, item: Any) -> Any:
+        if self.fn is None:
+            self.fn = self.make(*self.args)
+        return self.fn(item)
+
+
+def _call(fn: Callable[[T], R], item: T) -> R:
+    return fn(item)
+
+
+def _in_order(calls: Iterable[Callable[[], Any]], in_flight: int) -> Iterator[Any]:
+    window: deque[Any] = deque()
+    for call in calls:
+        window.append(call())
+        if len(window) == in_flight:
+            yield _answer(window.popleft())
+    while window:
+        yield _answer(window.popleft())
+
+
+def _answer(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ViewfoldError):
+            raise error.cause from None
+        raise
+    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise TrainingStopped(
+            f"a worker process was lost (out of memory, or killed): {_first_line(error)}; "
+            "use fewer or smaller workers, or give the machine more memory"
+        ) from None
+
+
+def _train_worker(config: dict[str, Any]) -> Any:
+    train = _train()
+    context = train.get_context()
+    device = train.torch.get_device()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
+    return config["fn"](worker, config["payload"])
+
+
+def _train() -> Any:
+    """Ray Train, imported where it is used, for it takes 2 s. Untyped: its annotations are those of Ray Train V1."""
+    import ray.train.torch
+
+    return ray.train
+
+
+def _stop_on_our_errors() -> Any:
+    """Ray would start the workers again after any error; input that cannot be used will not get better by that."""
+
+    class StopOnOurErrors(_train().UserCallback):  # type: ignore[misc]
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                if isinstance(error, ViewfoldError):
+                    raise error
+
+    return StopOnOurErrors()
+
+
+def _cause(error: Any, folder: Path) -> Exception:
+    """What made a run of Ray Train fail: our own error before a lost process before the first error of a rank."""
+    ended_by_controller = isinstance(error, _train().ControllerError)
+    failures = [error.controller_failure] if ended_by_controller else list(error.worker_failures.values())
+    ours = [failure for failure in failures if isinstance(failure, ViewfoldError)]
+    lost = any(type(failure).__module__.startswith("ray.") for failure in failures)  # Ray's own word for it, no rank's
+    if not ours and lost:
+        return TrainingStopped(
+            f"{folder}: a worker process was lost (out of memory, or killed: {_first_line(failures[0])}); "
+            "the same command goes on from the last checkpoint, with a smaller batch if memory was short"
+        )
+    return (ours or failures)[0]
+
+
+@contextmanager
+def _train_environment() -> Iterator[None]:
+    """Settings that Ray Train reads from the environment alone; those that the user made stay."""
+    settings = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # relative paths mean in a worker what they mean here
+    if _one_machine():
+        settings |= {
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s otherwise, which every report and every end waits for
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that waits for a cluster to take the machine away
+            "RAY_TRAIN_METRICS_ENABLED": "0",  # for a dashboard, which is not started
+        }
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Keep Ctrl-C a KeyboardInterrupt: Ray Train takes SIGINT over, exits with 0, and never gives it back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _share(kind: str, wanted: float, count: int) -> float:
+    """What each of `count` processes may ask for: on one machine all must fit at once, or the first waits forever."""
+    if not wanted or not _one_machine():
+        return wanted
+    total = _total(kind)
+    if not total:
+        raise InvalidInput(f"{wanted:g} {kind} for each worker: this machine has none")
+    return min(wanted, math.floor(1e4 * total / count) / 1e4)  # Ray counts in steps of 1e-4
+
+
+def _total(kind: str) -> float:
+    return float(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+
+
+def _one_machine() -> bool:
+    return sum(node["Alive"] for node in ray.nodes()) == 1  # type: ignore[no-untyped-call]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
