@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
@@ -21,7 +21,7 @@ class Config:
     """Base of every configuration dataclass; subclasses are `@dataclass(frozen=True, kw_only=True)`."""
 
     # Without this pydantic drops unknown keys of a dataclass in silence.
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 C = TypeVar("C", bound=Config)
@@ -65,7 +65,9 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     for item in overrides:
         path, equals, text = item.partition("=")
         if not equals or not path:
-            raise InvalidInput(f"override {item!r}: write it as key=value, nested keys with dots, such as train.steps=100")
+            raise InvalidInput(
+                f"override {item!r}: write it as key=value, nested keys with dots, such as train.steps=100"
+            )
         node = result
         *parents, leaf = path.split(".")
         for parent in parents:
@@ -110,7 +112,7 @@ def choose(kind: str, known: Mapping[str, type[C]], data: Mapping[str, Any] | Co
 
 
 def chosen(kind: str, known: Mapping[str, type[C]]) -> Any:
-    """For `Annotated[Base, chosen(...)]`: a field that holds one of the `known` configurations, picked by its `name`."""
+    """For `Annotated[Base, chosen(...)]`: a field that holds one of the `known` configurations, picked by `name`."""
     from pydantic import PlainValidator
 
     return PlainValidator(lambda data: choose(kind, known, data))

@@ -1,7 +1,7 @@
 """Random numbers that are a function of a key, never of what was drawn before.
 
-A draw is addressed by (seed, epoch, sample key, view, field): the same on any number of workers, in any batch order, and
-any single one can be made again on its own. Counter based: splitmix64 (Steele, Lea, Flood 2014) over a hashed key.
+A draw is addressed by (seed, epoch, sample key, view, field): the same on any number of workers and in any batch order,
+and any single one can be made again on its own. Counter based: splitmix64 (Steele, Lea, Flood 2014) over a hashed key.
 """
 
 import hashlib

@@ -1,0 +1,131 @@
+"""What a person sees who types something wrong: one line, what and where and what to do, exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import write_images
+
+from viewfold.cli import main
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that the command line answers with."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    line = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    return line
+
+
+def accepted(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command line prints when all is well."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_a_folder_of_images_becomes_verified_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label, shade in (("dark", 20), ("light", 230)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((20, 30, 3), shade + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    out = tmp_path / "shards"
+    assert "6 images" in accepted(capsys, "data", "import", str(tmp_path / "photos"), "--out", str(out))
+    assert "0 problems" in accepted(capsys, "data", "verify", str(out))
+    sheet = tmp_path / "sheet.png"
+    stats = accepted(capsys, "data", "stats", str(out), "--sheet", str(sheet))
+    assert "dark" in stats
+    assert Image.open(sheet).width > 100
+
+
+@pytest.mark.parametrize("verb", ["index", "verify", "stats"])
+def test_a_missing_folder_is_named(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = ["--out", str(tmp_path / "out")] if verb == "index" else []
+    assert "nowhere" in refused(capsys, "data", verb, str(tmp_path / "nowhere"), *extra)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(capsys, "data", "import", str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
+    assert "empty" in refused(capsys, "data", "index", str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tar").write_bytes(b"these are not the bytes of an archive" * 40)
+    assert "a.tar" in refused(capsys, "data", "index", str(tmp_path / "a.tar"), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_tar_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shard = write_images(tmp_path / "shards")[0]
+    shard.write_bytes(shard.read_bytes()[:-3000])
+    line = refused(capsys, "data", "index", str(shard), "--out", str(tmp_path / "out"))
+    assert shard.name in line
+    assert "cut short" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_shipped_data_set_is_answered_with_those_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "demo:emoji" in refused(capsys, "data", "index", "demo:emojis", "--out", str(tmp_path / "out"))
+
+
+def test_an_unknown_key_in_a_yaml_file_is_answered_with_the_known_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = accepted(capsys, "recipe", "show", "smoke")
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipe.replace("  steps: 4", "  stepz: 4", 1))
+    line = refused(capsys, "run", str(file), "--out", str(tmp_path / "run"))
+    assert str(file) in line
+    assert "did you mean 'steps'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_a_recipe_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "adapt", "objects-demo", "--out", str(tmp_path / "run"))
+    assert "no stage 'adapt'" in line
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such file" in refused(capsys, "ask", str(tmp_path / "x.png"), "--from", str(tmp_path))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    assert "not a run folder" in refused(capsys, "ask", str(tmp_path / "x.png"), "--from", str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["methods", "backbones", "policies"])
+def test_names_are_listed_with_what_they_are(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = accepted(capsys, "list", what).strip().splitlines()
+    assert len(lines) >= 2
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+
+
+def test_an_unknown_list_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'policies'" in refused(capsys, "list", "policy")
+
+
+def test_the_doctor_finds_this_machine_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "MISSING" not in accepted(capsys, "doctor")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["data", "--help"], ["run", "--help"]])
+def test_help_and_version_answer_as_a_program(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "viewfold.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "viewfold" in done.stdout.lower()

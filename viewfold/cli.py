@@ -1,0 +1,212 @@
+"""The command line: verbs first, then a YAML file or a recipe, then `key=value`. Each verb imports what it needs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viewfold import __version__
+from viewfold.errors import ViewfoldError
+
+app = typer.Typer(
+    name="viewfold",
+    help="Fold many views of one thing into one representation: shards to encoders, indexes and demonstrations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Images to shards; shards to a checked manifest.", no_args_is_help=True)
+recipe_app = typer.Typer(help="Published runs, as YAML to copy and change.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(recipe_app, name="recipe")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as pretrain.steps=500."),
+]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A name of `viewfold recipe list`, or a file.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME.")]
+Shards = Annotated[
+    list[str], typer.Argument(metavar="SHARDS...", help="Tar files, folders of them, globs or brace ranges; demo:NAME.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (default: that of this process); an error of ours is one line and exit code 2."""
+    try:
+        app(arguments)
+    except ViewfoldError as error:
+        typer.secho(f"error: {' '.join(str(error).split())}", err=True, fg="red" if _colour() else None)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from the last finished stage or checkpoint", err=True)
+        raise SystemExit(130) from None
+
+
+def _colour() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"viewfold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the run goes.")] = Path("runs/demo"),
+) -> None:
+    """The whole story on the shipped real images: CPU, minutes. A second call reuses every stage."""
+    from viewfold.jobs.demo import run_demo
+
+    run_demo(out)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do, what is missing, and how to get it."""
+    from viewfold.jobs.doctor import examine, show
+
+    raise typer.Exit(0 if show(examine()) else 2)
+
+
+@app.command()
+def run(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
+    """All stages of a recipe; what is done already is found and skipped."""
+    _run(recipe, overrides, out, until=None)
+
+
+def _stage_verb(stage: str, help_text: str) -> None:
+    def verb(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
+        _run(recipe, overrides, out, until=stage)
+
+    app.command(stage, help=help_text)(verb)
+
+
+_stage_verb("pretrain", "A recipe up to its pretrained encoder.")
+_stage_verb("adapt", "A recipe up to the encoder adapted with class labels.")
+_stage_verb("evaluate", "A recipe up to the measurements of its pretrained encoder.")
+_stage_verb("embed", "A recipe up to its feature sets.")
+_stage_verb("index", "A recipe up to its index bundle.")
+
+
+def _run(recipe: str, overrides: list[str] | None, out: Path | None, *, until: str | None) -> None:
+    from viewfold.jobs.recipes import find
+    from viewfold.jobs.run import run_recipe, summary
+
+    config = find(recipe, overrides or [])
+    folder = out or Path("runs") / config.name
+    records = run_recipe(config, folder, until=until)
+    typer.echo(summary(config, folder, records))
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="The image to find demonstrations for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many demonstrations.")] = 7,
+    source: Annotated[
+        str, typer.Option("--from", help="A run folder with an index, or models:/name@champion.")
+    ] = "models:/viewfold-demo@champion",
+    home: Annotated[Path, typer.Option(help="Folder of the local registry (mlflow.db).")] = Path("runs"),
+    sheet: Annotated[Path | None, typer.Option(help="Also draw query and demonstrations as this PNG.")] = None,
+) -> None:
+    """Demonstrations for one image, from an index and the encoder that made it."""
+    from viewfold.jobs.ask import demonstrations
+
+    typer.echo(demonstrations(image, k=k, source=source, home=home, sheet=sheet))
+
+
+@data_app.command("import")
+def data_import(
+    folder: Annotated[Path, typer.Argument(help="One folder per class, or the images that --csv names.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards and their manifest.")],
+    csv: Annotated[Path | None, typer.Option(help="A CSV with a column of image paths, relative to FOLDER.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=HEADER", help="Header of the CSV's image, label, domain or group, if it differs."),
+    ] = None,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 256,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
+) -> None:
+    """Images to shards with a manifest: a folder per class, or a CSV with label, domain and group."""
+    from viewfold.jobs.data import import_images
+
+    typer.echo(import_images(folder, out, csv=csv, columns=column or [], shard_bytes=shard_mb << 20, skip_bad=skip_bad))
+
+
+@data_app.command("index")
+def data_index(
+    shards: Shards,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for manifest.json and samples.parquet.")],
+) -> None:
+    """Shards to a manifest: counts, digests, and where each member lies."""
+    from viewfold.jobs.data import index_shards_to
+
+    typer.echo(index_shards_to(shards, out))
+
+
+@data_app.command("verify")
+def data_verify(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.json, or the folder that holds one.")],
+) -> None:
+    """Read and decode every image of a manifest; list what is wrong. Exit code 2 if anything is."""
+    from viewfold.jobs.data import verify_manifest
+
+    report, sound = verify_manifest(manifest)
+    typer.echo(report)
+    raise typer.Exit(0 if sound else 2)
+
+
+@data_app.command("stats")
+def data_stats(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.json, or the folder that holds one.")],
+    sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("contact-sheet.png"),
+) -> None:
+    """Counts by label and domain, and a contact sheet."""
+    from viewfold.jobs.data import manifest_stats
+
+    typer.echo(manifest_stats(manifest, sheet))
+
+
+@recipe_app.command("list")
+def recipe_list() -> None:
+    """Names of the published runs, with one line each."""
+    from viewfold.jobs.recipes import RECIPES
+
+    for name, recipe in sorted(RECIPES.items()):
+        typer.echo(f"{name:18} {(recipe.__doc__ or '').splitlines()[0]}")
+
+
+@recipe_app.command("show")
+def recipe_show(recipe: Recipe, overrides: Overrides = None) -> None:
+    """A run as YAML: every setting that it resolves to."""
+    from viewfold.config import to_yaml
+    from viewfold.jobs.recipes import find
+
+    typer.echo(to_yaml(find(recipe, overrides or [])), nl=False)
+
+
+@app.command("list")
+def list_names(what: Annotated[str, typer.Argument(metavar="methods|backbones|policies")]) -> None:
+    """Names that a configuration may use."""
+    from viewfold.jobs.names import listing
+
+    typer.echo(listing(what))
+
+
+if __name__ == "__main__":
+    main()

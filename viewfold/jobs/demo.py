@@ -1,0 +1,127 @@
+"""The whole story on the shipped images: two recipes, their numbers side by side with chance, one page to look at."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from viewfold.jobs.recipes import emoji_demo, objects_demo
+from viewfold.jobs.report import write_report
+from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.pipeline.stage import StageRecord, write_whole
+
+PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
+SHOWN = {
+    "knn5/top1": "kNN top-1, invariant part",
+    "linear/top1": "linear top-1, invariant part",
+    "rotation/r2": "rotation R2, equivariant part",
+    "rotation/r2_official": "rotation R2 as published",
+    "effective_rank": "effective rank, invariant part",
+}
+
+
+def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) -> None:
+    """Make or find every stage, print the tables, write `results.json` and `report.html` into `out`."""
+    began = time.perf_counter()
+    console = Console(highlight=False)
+    configs: dict[str, RunConfig] = {}
+    records: dict[str, dict[str, StageRecord]] = {}
+    for part, recipe in recipes.items():
+        configs[part] = recipe()
+        records[part] = run_recipe(configs[part], out / part)
+    results: dict[str, Any] = {
+        part: {name: {"seconds": r.seconds, "reused": r.reused, **r.result} for name, r in stages.items()}
+        for part, stages in records.items()
+    }
+    results["summary"] = {"line": headline(results)}
+    write_whole(out / "results.json", lambda file: file.write(json.dumps(results, indent=2).encode()) and None)
+    report = write_report(out, configs, results)
+    console.print(stage_table(results))
+    console.print(evaluation_table(results["objects"]["evaluate"]))
+    console.print(comparison_table(results["emoji"]["compare"]))
+    console.print(f"\n{results['summary']['line']}\n", soft_wrap=True)
+    console.print(f"report: {report.resolve()}   numbers: {out / 'results.json'}", soft_wrap=True)
+    console.print(f"{time.perf_counter() - began:.0f} s in all. Next:", soft_wrap=True)
+    for command in next_commands(out):
+        console.print(f"  {command}", soft_wrap=True, markup=False)
+
+
+def next_commands(out: Path) -> tuple[str, ...]:
+    """Three commands to try next."""
+    return (
+        f"viewfold ask YOUR_IMAGE.png -k 7 --from {out / 'emoji'} --sheet demonstrations.png",
+        "viewfold data import YOUR_FOLDER --out shards/mine     # one folder per class",
+        "viewfold recipe show emoji-demo > mine.yaml     # then: viewfold run mine.yaml data.shards='[shards/mine]'",
+    )
+
+
+def headline(results: dict[str, Any]) -> str:
+    """What was learned against chance, in one line."""
+    trained, untrained = (measures(results["objects"]["evaluate"], which) for which in ("trained", "untrained"))
+    selectors = results["emoji"]["compare"]["selectors"]
+    invariant, nearest, random = (
+        selectors[name]["precision"]["value"] for name in ("invariant", "nearest-pretrained", "random")
+    )
+    knn, r2 = "knn5/top1", "rotation/r2"
+    return (
+        f"Unseen objects: kNN {trained[knn]['value']:.2f} (untrained {untrained[knn]['value']:.2f}, "
+        f"chance {trained[knn]['chance']:.2f}), rotation R2 {trained[r2]['value']:.2f} (untrained "
+        f"{untrained[r2]['value']:.2f}, chance {trained[r2]['chance']:.2f}). Unseen emoji style: "
+        f"precision@{results['emoji']['compare']['k']} {invariant:.2f} by invariant selection, "
+        f"{nearest:.2f} by nearest, {random:.2f} at random."
+    )
+
+
+def measures(card: dict[str, Any], which: str) -> dict[str, dict[str, Any]]:
+    """Measures of a card by name."""
+    return {measure["name"]: measure for measure in card[which]}
+
+
+def stage_table(results: dict[str, Any]) -> Table:
+    """Seconds of each stage, and whether it was made now."""
+    table = Table(title="Stages", title_justify="left")
+    for column in ("run", "stage", "seconds", ""):
+        table.add_column(column, justify="right" if column == "seconds" else "left")
+    for part in PARTS:
+        for name, stage in results[part].items():
+            table.add_row(part, name, f"{stage['seconds']:.1f}", "found" if stage["reused"] else "made")
+    return table
+
+
+def evaluation_table(card: dict[str, Any]) -> Table:
+    """What the objects' encoder knows about objects that it never saw."""
+    table = Table(title="Unseen 3-D objects (95 % intervals over objects)", title_justify="left")
+    for column in ("measure", "SIE encoder", "untrained network", "chance"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    trained, untrained = measures(card, "trained"), measures(card, "untrained")
+    for name, title in SHOWN.items():
+        if name in trained:
+            chance = f"{trained[name]['chance']:.3f}"
+            table.add_row(title, with_interval(trained[name]), with_interval(untrained[name]), chance)
+    return table
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """How good the demonstrations of each selector are for the style that nothing has seen."""
+    k = comparison["k"]
+    title = f"Demonstrations for {comparison['queries']} emoji of an unseen style, their own code points excluded"
+    table = Table(title=title, title_justify="left")
+    for column in ("selector", f"precision@{k}", f"{k}-NN vote accuracy", "coverage"):
+        table.add_column(column, justify="left" if column == "selector" else "right")
+    for selector, row in comparison["selectors"].items():
+        cells = [with_interval(row[name]) for name in ("precision", "vote_accuracy", "coverage")]
+        table.add_row(selector, *cells)
+    expected = next(iter(comparison["selectors"].values()))["chance_precision"]
+    table.caption = f"chance precision@{k}, computed from the labels: {expected:.3f}"
+    return table
+
+
+def with_interval(measure: dict[str, Any]) -> str:
+    """`value [low, high]`."""
+    if measure["low"] is None:
+        return f"{measure['value']:.3f}"
+    return f"{measure['value']:.3f} [{measure['low']:.3f}, {measure['high']:.3f}]"

@@ -1,0 +1,108 @@
+"""From feature sets to a published index bundle, and from there into the model registry."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from viewfold.config import Config
+from viewfold.errors import InvalidInput
+from viewfold.jobs.registry import Registry
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.stream import read_images
+from viewfold.retrieval import FeatureSet, build_bundle
+from viewfold.ssl.encoder import load_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(Config):
+    """What index is built."""
+
+    factory: str = "Flat"
+    """A FAISS factory string; `Flat` is exact search."""
+    thumbnail_px: int = 64
+    """Side of the thumbnails that are kept beside the vectors."""
+
+
+def build_index(
+    features: Path,
+    manifest: ShardManifest,
+    config: IndexConfig,
+    *,
+    held_out: Sequence[str],
+    card: Path | None,
+    out: Path,
+) -> dict[str, Any]:
+    """Build `out/bundle` from the labelled images that are not held out; the base encoder's vectors go in with them."""
+    names = sorted(path.name for path in features.iterdir() if path.is_dir())
+    pool = _pool(FeatureSet.load(features / ("adapted" if "adapted" in names else "pretrained")), held_out)
+    base = _pool(FeatureSet.load(features / "pretrained"), held_out) if "adapted" in names else None
+    bundle = build_bundle(
+        pool,
+        out / "bundle",
+        factory=config.factory,
+        base=base,
+        thumbnails=_thumbnails(manifest, set(pool.keys), config.thumbnail_px),
+        card=card,
+    )
+    info = bundle.info
+    return {
+        "bundle_id": info.id,
+        "encoder_id": info.encoder_id,
+        "images": info.n,
+        "dim": info.dim,
+        "factory": info.factory,
+        "recall_at_10": info.recall_at_10,
+        "peak_memory_bytes": info.peak_memory_bytes,
+    }
+
+
+def register(registry: Registry, name: str, *, encoder: Path, bundle: Path, run_name: str, out: Path) -> dict[str, Any]:
+    """Register the encoder as `name` with the bundle's location, and move the alias `champion` to it."""
+    loaded = load_encoder(encoder)
+    info = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    part = loaded.parts["invariant"]
+    tags = {
+        "encoder_id": str(loaded.id),
+        "bundle": str(bundle.resolve()),
+        "bundle_id": info["id"],
+        "manifest_hash": info["manifest_hash"],
+        "run": run_name,
+    }
+    with registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run:
+        version = registry.register(
+            name, encoder.resolve(), dim=part.stop - part.start, run=run, tags=tags, alias="champion"
+        )
+    result = {"model": name, "version": version, "uri": f"models:/{name}@champion", "tracking": registry.uri, **tags}
+    (out / "registered.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _pool(features: FeatureSet, held_out: Sequence[str]) -> FeatureSet:
+    """What may be shown: labelled, and of no held-out domain."""
+    domains, labels = features.column("domain"), features.column("label")
+    rows = [
+        i for i, (domain, label) in enumerate(zip(domains, labels, strict=True)) if label and domain not in held_out
+    ]
+    if not rows:
+        raise InvalidInput("no labelled image is left to index once the held-out domains are taken away")
+    return features.take(rows)
+
+
+def _thumbnails(manifest: ShardManifest, keys: set[str], size: int) -> Iterator[tuple[str, bytes]]:
+    for batch in read_images(manifest, np.arange(len(manifest)), image_size=size, batch_size=256):
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            if key in keys:
+                yield key, jpeg(image.permute(1, 2, 0).numpy())
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """uint8 `[height, width, 3]` as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()

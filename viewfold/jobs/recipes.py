@@ -1,0 +1,100 @@
+"""Every run that is published, as a function of no arguments; a variant is `replace` of another."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from viewfold.augment import AffineColourPolicy
+from viewfold.config import load, override, unknown
+from viewfold.jobs.compare import CompareConfig
+from viewfold.jobs.data import DataConfig
+from viewfold.jobs.embed import EmbedConfig
+from viewfold.jobs.evaluate import EvaluateConfig
+from viewfold.jobs.index import IndexConfig
+from viewfold.jobs.run import RunConfig
+from viewfold.jobs.train import TrainConfig
+from viewfold.pipeline.stream import StreamConfig
+from viewfold.ssl.encoder import EncoderConfig, Preprocessing
+from viewfold.ssl.engine import OptimConfig
+from viewfold.ssl.methods import CCI_PRESETS, SIEConfig
+
+
+def objects_demo() -> RunConfig:
+    """SIE on shipped renderings of 100 objects with known poses, measured on 30 others. Two CPU cores, minutes."""
+    # Grey and standardised: hue and light are the easy way to satisfy variance and covariance, and teach no shape.
+    preprocessing = Preprocessing(image_size=64, grey=True, standardise="image")
+    return RunConfig(
+        name="objects-demo",
+        data=DataConfig(shards=("demo:objects-train",)),
+        validation=DataConfig(shards=("demo:objects-val",)),
+        encoder=EncoderConfig(backbone="resnet-small", equivariant_dim=128, preprocessing=preprocessing),
+        pretrain=TrainConfig(
+            method=SIEConfig(transformation="rotation", expander_widths=(256, 256)),
+            stream=StreamConfig(batch_size=64, pair=True),
+            optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
+            steps=400,
+        ),
+        evaluate=EvaluateConfig(),
+    )
+
+
+def emoji_demo() -> RunConfig:
+    """Shipped emoji in five styles: pretrain and adapt on four, choose demonstrations for the fifth vendor's."""
+    return RunConfig(
+        name="emoji-demo",
+        data=DataConfig(shards=("demo:emoji",)),
+        held_out=("twemoji",),
+        encoder=EncoderConfig(backbone="resnet-small", equivariant_dim=64),
+        pretrain=TrainConfig(
+            method=SIEConfig(transformation="difference", expander_widths=(256, 256)),
+            policy=AffineColourPolicy(),
+            stream=StreamConfig(batch_size=64),
+            optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
+            steps=300,
+        ),
+        adapt=TrainConfig(
+            method=CCI_PRESETS["robust"],
+            policy=AffineColourPolicy(),
+            stream=StreamConfig(batch_size=96),  # of 23 classes in 4 styles, so that most anchors have positives
+            optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
+            steps=400,
+        ),
+        evaluate=EvaluateConfig(exclude_group=True),
+        embed=EmbedConfig(),
+        index=IndexConfig(),
+        register_as="viewfold-demo",
+        compare=CompareConfig(),
+    )
+
+
+def smoke() -> RunConfig:
+    """Every stage in a few steps on the shipped emoji: shows that the machine works, not that anything is learned."""
+    demo = emoji_demo()
+    assert demo.adapt is not None
+    return replace(
+        demo,
+        name="smoke",
+        pretrain=replace(demo.pretrain, steps=4, log_every=2),
+        adapt=replace(demo.adapt, steps=4, log_every=2),
+        register_as="viewfold-smoke",
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "emoji-demo": emoji_demo,
+    "objects-demo": objects_demo,
+    "smoke": smoke,
+}
+
+
+def find(recipe: str, overrides: Sequence[str]) -> RunConfig:
+    """A published recipe by name, or a YAML file, with `key=value` overrides.
+
+    Raises:
+        InvalidInput: neither a recipe nor a file, or settings that `config.parse` refuses.
+    """
+    if recipe in RECIPES:
+        return override(RECIPES[recipe](), overrides)
+    if "." in recipe or "/" in recipe:
+        return load(RunConfig, Path(recipe), overrides)
+    raise unknown("recipe", recipe, list(RECIPES))

@@ -1,0 +1,165 @@
+"""Runs and model versions in MLflow: the only file that speaks to a tracking server.
+
+Metrics reach the server from the run's own `metrics.jsonl`, so a server that is slow or away delays no training step.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from viewfold.errors import InvalidInput, MissingDependency
+
+# MLflow's bar over the files of one small model would stand among our own; it is read while mlflow is imported.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# "INFO Creating initial MLflow database tables" and the like, set before mlflow configures its own logging.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+try:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
+except ModuleNotFoundError as error:
+    raise MissingDependency("the registry needs mlflow: pip install 'viewfold[train]'") from error
+
+MAX_PARAM_CHARS = 6000
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered encoder."""
+
+    name: str
+    version: str
+    encoder: Path
+    """The encoder folder, on this machine."""
+    tags: dict[str, str]
+    """`encoder_id`, `manifest_hash`, `bundle` (where its index lies) and whatever else was registered with it."""
+
+
+class TrackedRun:
+    """An MLflow run that rows of `metrics.jsonl` are sent to."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        """`run_id` is an existing run of the client's server."""
+        self.client, self.run_id = client, run_id
+
+    def log_row(self, row: Mapping[str, Any]) -> None:
+        """Send the finite numbers of one row, addressed by its `step`."""
+        now, step = int(time.time() * 1000), int(row.get("step", 0))
+        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "step"}
+        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in numbers.items()])
+
+    def log_file(self, path: Path) -> None:
+        """Attach one file."""
+        self.client.log_artifact(self.run_id, str(path))
+
+
+class Registry:
+    """A tracking server and model registry: `MLFLOW_TRACKING_URI`, else an SQLite file in `home`."""
+
+    def __init__(self, home: Path) -> None:
+        """`home` holds `mlflow.db` and `mlartifacts/` when no server is named; it is made when missing."""
+        self.home = home.resolve()
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def run(
+        self, experiment: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> Iterator[TrackedRun]:
+        """A new run, closed as finished, or as failed when an error passes through."""
+        run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(tags))
+        flat = _flat(params)
+        self.client.log_batch(run.info.run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in flat.items()])
+        try:
+            yield TrackedRun(self.client, run.info.run_id)
+        except BaseException:
+            self.client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        self.client.set_terminated(run.info.run_id)
+
+    def register(
+        self, name: str, encoder: Path, *, dim: int, run: TrackedRun, tags: Mapping[str, str], alias: str
+    ) -> str:
+        """Log the encoder folder as a model of `run`, register it as `name`, point `alias` at it; returns the version.
+
+        The model has a tensor signature with a free batch axis: uint8 `[-1, -1, -1, 3]` to float32 `[-1, dim]`.
+        """
+        import mlflow
+        import numpy as np
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        from viewfold import __version__
+
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
+            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, dim))]),
+        )
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
+            # An example would fix the batch size in what it records; the signature says all that there is to say.
+            warnings.filterwarnings("ignore", message=".*input example was not provided")
+            logged = mlflow.pyfunc.log_model(
+                name="encoder",
+                python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
+                artifacts={"encoder": str(encoder)},
+                signature=signature,
+                pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
+            )
+        if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        version = self.client.create_model_version(
+            name, source=logged.model_uri, run_id=run.run_id, tags=dict(tags), model_id=logged.model_id
+        ).version
+        self.client.set_registered_model_alias(name, alias, version)
+        return str(version)
+
+    def resolve(self, uri: str) -> ModelVersion:
+        """Find `models:/name@alias` or `models:/name/version` and bring its encoder folder to this machine."""
+        import mlflow
+
+        body = uri.removeprefix("models:/")
+        name, at, alias = body.partition("@")
+        try:
+            if at:
+                found = self.client.get_model_version_by_alias(name, alias)
+            else:
+                name, _, number = body.partition("/")
+                found = self.client.get_model_version(name, number)
+            mlflow.set_tracking_uri(self.uri)
+            folder = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{name}/{found.version}", registry_uri=self.uri, tracking_uri=self.uri
+            )
+        except MlflowException as error:
+            raise InvalidInput(f"{uri}: not found in {self.uri}: {str(error).splitlines()[0]}") from None
+        encoder = next(Path(folder).glob("artifacts/*/encoder.json"), None)
+        if encoder is None:
+            raise InvalidInput(f"{uri}: this model holds no viewfold encoder folder")
+        return ModelVersion(name, str(found.version), encoder.parent, dict(found.tags))
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        location = (self.home / "mlartifacts").as_uri() if local else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested plain data as dotted names, which is how MLflow shows parameters."""
+    flat: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,256 @@
+"""A run: the stages of a recipe in one folder, each made once and found again by its fingerprint."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from viewfold import __version__
+from viewfold.config import Config, dump, to_yaml
+from viewfold.errors import InvalidInput
+from viewfold.jobs.compare import CompareConfig, compare
+from viewfold.jobs.data import DataConfig, index_and_verify, shard_stamps, source
+from viewfold.jobs.embed import EmbedConfig, embed
+from viewfold.jobs.evaluate import EvaluateConfig, evaluate_encoder
+from viewfold.jobs.index import IndexConfig, build_index, register
+from viewfold.jobs.registry import Registry
+from viewfold.jobs.train import TrainConfig, TrainJob, train_encoder
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
+from viewfold.ssl.encoder import EncoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
+    """All stages of a run; a stage whose settings are left out is not made."""
+
+    name: str
+    """Also the default run folder, `runs/NAME`."""
+    data: DataConfig
+    held_out: tuple[str, ...] = ()
+    """Domains that no training and no index ever sees: they only ask."""
+    validation: DataConfig | None = None
+    """Where the encoder is measured; the held-out domains of `data` when left out."""
+    encoder: EncoderConfig
+    pretrain: TrainConfig
+    adapt: TrainConfig | None = None
+    evaluate: EvaluateConfig | None = None
+    embed: EmbedConfig | None = None
+    index: IndexConfig | None = None
+    register_as: str | None = None
+    """Name in the model registry; the alias `champion` is moved to the new version."""
+    compare: CompareConfig | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration and the folder that its stages fill."""
+
+    config: RunConfig
+    folder: Path
+    records: dict[str, StageRecord]
+
+    @property
+    def label(self) -> str:
+        """How the run is called on the tracking server."""
+        return self.folder.name if self.folder.name == self.config.name else f"{self.folder.name}/{self.config.name}"
+
+    def manifest(self, stage: str = "data") -> Path:
+        """Where a manifest of this run lies."""
+        return self.folder / stage / "manifest.json"
+
+    def sources(self, *, labelled: bool = False) -> DataConfig:
+        """What may be learned from and retrieved: everything but the held-out domains."""
+        data = self.config.data
+        return DataConfig(
+            shards=data.shards,
+            domains=data.domains,
+            without_domains=(*data.without_domains, *self.config.held_out),
+            labelled=data.labelled or labelled,
+        )
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder that the run is about: the adapted one where there is one."""
+        return self.folder / ("adapt" if self.config.adapt else "pretrain") / "encoder"
+
+    def registry(self) -> Registry:
+        """Shared by all runs beside this one."""
+        return Registry(Path("runs") if self.folder.parts[:1] == ("runs",) else self.folder.parent)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage is made: what it reads of the configuration, which stages it needs, what it does."""
+
+    settings: Callable[[RunConfig], Any]
+    """The part of the configuration that the stage depends on; None leaves the stage out."""
+    needs: tuple[str, ...]
+    make: Callable[[Run, Path], dict[str, Any]]
+    reads: Callable[[RunConfig], Mapping[str, str]] = lambda config: {}
+    """Identities of what it reads from outside the run."""
+
+
+def run_recipe(config: RunConfig, folder: Path, *, until: str | None = None) -> dict[str, StageRecord]:
+    """Make every stage of `config` in `folder`, or those that `until` needs; what is done is skipped."""
+    wanted = _wanted(config, until)
+    run = Run(config, folder, {})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", lambda file: file.write(to_yaml(config).encode()) and None)
+    write_whole(folder / "environment.json", lambda file: file.write(json.dumps(environment()).encode()) and None)
+    for name in wanted:
+        stage = STAGES[name]
+        run.records[name] = run_stage(
+            folder / name,
+            name=name,
+            config=_plain(stage.settings(config)),
+            inputs={
+                **stage.reads(config),
+                **{need: run.records[need].id for need in stage.needs if need in run.records},
+            },
+            make=partial(stage.make, run),
+            code_version=code_version(),
+        )
+    return run.records
+
+
+def environment() -> dict[str, str]:
+    """What a result depends on beside its configuration."""
+    packages = ("torch", "timm", "ray", "deepspeed", "kornia", "webdataset", "faiss-cpu", "mlflow", "numpy")
+    return {
+        "viewfold": __version__,
+        "code": code_version(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def summary(config: RunConfig, folder: Path, records: Mapping[str, StageRecord]) -> str:
+    """One line a stage: made or found, seconds, where."""
+    lines = [
+        f"{'found' if r.reused else 'made':5} {name:9} {r.seconds:6.1f} s  {r.folder}" for name, r in records.items()
+    ]
+    return "\n".join([*lines, f"run {config.name}: {folder}"])
+
+
+def _wanted(config: RunConfig, until: str | None) -> list[str]:
+    present = [name for name, stage in STAGES.items() if stage.settings(config) is not None]
+    if until is None:
+        return present
+    if until not in present:
+        raise InvalidInput(f"recipe {config.name!r} has no stage {until!r}; it has {', '.join(present)}")
+    needed = {until}
+    for name in reversed(present):
+        if name in needed:
+            needed |= set(STAGES[name].needs)
+    return [name for name in present if name in needed]
+
+
+def _plain(settings: Any) -> Any:
+    return dump(settings) if isinstance(settings, Config) else settings
+
+
+def _data(run: Run, out: Path) -> dict[str, Any]:
+    return index_and_verify(run.config.data, out)
+
+
+def _validation(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.validation is not None
+    return index_and_verify(run.config.validation, out)
+
+
+def _pretrain(run: Run, out: Path) -> dict[str, Any]:
+    job = TrainJob(run.config.pretrain, run.manifest().resolve(), run.sources(), run.config.encoder, out.resolve())
+    return train_encoder(job, what="pretrain", registry=run.registry(), run_name=run.label)
+
+
+def _adapt(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.adapt is not None
+    start = (run.folder / "pretrain" / "encoder").resolve()
+    job = TrainJob(run.config.adapt, run.manifest().resolve(), run.sources(labelled=True), start, out.resolve())
+    return train_encoder(job, what="adapt", registry=run.registry(), run_name=run.label)
+
+
+def _evaluate(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.evaluate is not None
+    if run.config.validation is not None:
+        val = source(run.manifest("validation"), run.config.validation)
+    else:
+        val = source(run.manifest(), DataConfig(shards=run.config.data.shards, domains=run.config.held_out))
+    untrained = run.folder / "pretrain" / "untrained"
+    train = source(run.manifest(), run.sources(labelled=True))
+    return evaluate_encoder(run.encoder, untrained, train=train, val=val, config=run.config.evaluate, out=out)
+
+
+def _embed(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.embed is not None
+    encoders = {"untrained": run.folder / "pretrain" / "untrained", "pretrained": run.folder / "pretrain" / "encoder"}
+    if run.config.adapt is not None:
+        encoders["adapted"] = run.encoder
+    return embed(encoders, run.manifest().resolve(), run.config.embed, out)
+
+
+def _index(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.index is not None
+    card = run.folder / "evaluate" / "card.json"
+    return build_index(
+        run.folder / "embed",
+        ShardManifest.load(run.manifest()),
+        run.config.index,
+        held_out=run.config.held_out,
+        card=card if card.is_file() else None,
+        out=out,
+    )
+
+
+def _register(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.register_as is not None
+    return register(
+        run.registry(),
+        run.config.register_as,
+        encoder=run.encoder,
+        bundle=run.folder / "index" / "bundle",
+        run_name=run.label,
+        out=out,
+    )
+
+
+def _compare(run: Run, out: Path) -> dict[str, Any]:
+    assert run.config.compare is not None
+    return compare(run.folder / "embed", run.folder / "index" / "bundle", run.config.compare, run.config.held_out, out)
+
+
+def _stamps(config: RunConfig) -> Mapping[str, str]:
+    return shard_stamps(config.data.shards)
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage(lambda c: c.data, (), _data, reads=_stamps),
+    "validation": Stage(
+        lambda c: c.validation,
+        (),
+        _validation,
+        reads=lambda c: shard_stamps(c.validation.shards) if c.validation else {},
+    ),
+    "pretrain": Stage(
+        lambda c: {"train": dump(c.pretrain), "encoder": dump(c.encoder), "held_out": c.held_out}, ("data",), _pretrain
+    ),
+    "adapt": Stage(
+        lambda c: c.adapt and {"train": dump(c.adapt), "held_out": c.held_out}, ("data", "pretrain"), _adapt
+    ),
+    "evaluate": Stage(lambda c: c.evaluate, ("data", "validation", "pretrain", "adapt"), _evaluate),
+    "embed": Stage(lambda c: c.embed, ("data", "pretrain", "adapt"), _embed),
+    "index": Stage(
+        lambda c: c.index and {"index": dump(c.index), "held_out": c.held_out}, ("data", "embed", "evaluate"), _index
+    ),
+    "register": Stage(lambda c: c.register_as, ("pretrain", "adapt", "index"), _register),
+    "compare": Stage(
+        lambda c: c.compare and {"compare": dump(c.compare), "held_out": c.held_out}, ("embed", "index"), _compare
+    ),
+}
+"""Every stage, in an order in which each comes after what it needs."""

@@ -1,0 +1,189 @@
+"""Pretrain and adapt: a manifest and a method become an encoder folder, on any number of Ray Train workers."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from viewfold.augment import POLICIES, NonePolicy, PolicyConfig, make_views, param_names
+from viewfold.config import Config, chosen, dump
+from viewfold.jobs.data import DataConfig, source
+from viewfold.jobs.registry import Registry
+from viewfold.keyed import key64
+from viewfold.pipeline.executor import Worker, ray_session, run_workers
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.progress import follow, progress
+from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
+from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
+from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
+from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
+from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
+from viewfold.ssl.methods import METHODS, MethodConfig, Task
+from viewfold.ssl.watch import CollapseWatch, WatchConfig
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """One training: what is learned, from which views, for how long, on how many workers."""
+
+    method: Annotated[MethodConfig, chosen("method", {name: m.config_class for name, m in METHODS.items()})]
+    policy: Annotated[PolicyConfig, chosen("policy", POLICIES)] = field(default_factory=NonePolicy)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    steps: int = 1000
+    """Optimizer steps; one step is one global batch of `stream.batch_size` samples."""
+    workers: int = 2
+    """Ray Train workers; the global batch stays what it is, whatever their number."""
+    engine: Literal["deepspeed", "plain"] = "deepspeed"
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    """Read by the engine `deepspeed` only."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    seed: int = 0
+    """Of weights and drawn views; the order of samples has `stream.seed`."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; a run that is cut goes on from the last one."""
+    log_every: int = 10
+    """Steps between rows of metrics."""
+    max_failures: int = 2
+    """How often the workers are started again after one was lost."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "workers", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What every worker is sent; folders lie on storage that all workers share."""
+
+    config: TrainConfig
+    manifest: Path
+    data: DataConfig
+    start: EncoderConfig | Path
+    """A new encoder of this architecture, or the folder of one to go on from."""
+    out: Path
+
+
+def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str) -> dict[str, Any]:
+    """Train on Ray workers, leave `encoder/`, `metrics.jsonl` and `quarantine.jsonl` in `job.out`; returns its facts.
+
+    `what` names the bar on the terminal; rows of metrics go to the tracking server as they appear. A call that finds
+    the checkpoints of an interrupted one goes on from the last.
+    """
+    config = job.config
+    manifest = source(job.manifest, job.data)
+    tags = {"manifest_hash": manifest.hash, "method": config.method.name, "run": run_name}
+    with ExitStack() as stack:
+        tracked = stack.enter_context(registry.run("viewfold", f"{run_name}/{what}", params=dump(config), tags=tags))
+        bar = stack.enter_context(progress(what, total=config.steps))
+        last: dict[str, Any] = {"step": 0}
+
+        def on_row(row: dict[str, Any]) -> None:
+            facts = {name: row[name] for name in ("loss", "samples_s", "data_wait") if name in row}
+            bar.advance(row["step"] - last["step"], **facts)
+            last.update(row)
+            tracked.log_row(row)
+
+        stack.enter_context(follow(job.out / METRICS, on_row))
+        stack.enter_context(ray_session())
+        result = run_workers(
+            train_worker,
+            job,
+            num_workers=config.workers,
+            storage=job.out,
+            name="checkpoints",
+            max_failures=config.max_failures,
+            use_gpu=torch.cuda.is_available(),
+        )
+    return {"encoder_id": result["encoder_id"], "manifest_hash": manifest.hash, "samples": len(manifest), **last}
+
+
+def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
+    """One rank of a training; rank 0 writes metrics and the encoder."""
+    config = job.config
+    torch.set_num_threads(1 if worker.device.type == "cpu" else torch.get_num_threads())
+    manifest = source(job.manifest, job.data)
+    if isinstance(job.start, EncoderConfig) and worker.rank == 0:
+        _keep_untrained(job)
+    engine, encoder = build_engine(config, manifest, job.start, worker.device)
+    standing = Progress()
+    with worker.checkpoint() as folder:
+        if folder is not None:
+            standing = load_checkpoint(folder, engine)
+    batches = stream_batches(
+        manifest,
+        config.stream,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        start_step=standing.step,
+        num_steps=config.steps - standing.step,
+        quarantine=job.out / "quarantine.jsonl",
+    )
+
+    def save(now: Progress) -> None:
+        with worker.checkpoint_folder() as folder:
+            fill_checkpoint(folder, engine, now)
+            worker.report({"step": now.step}, checkpoint=folder)
+
+    train(
+        engine,
+        batches,
+        lambda batch: make_views(batch, config.policy, seed=config.seed, device=worker.device),
+        progress=standing,
+        steps=config.steps,
+        hooks=[
+            metrics_hook(
+                job.out / METRICS, every=config.log_every, progress=standing, watch=CollapseWatch(config.watch)
+            ),
+            checkpoint_hook(every=config.checkpoint_every, save=save),
+        ],
+    )
+    return _export(engine, encoder, job, manifest)
+
+
+def _keep_untrained(job: TrainJob) -> None:
+    """Write the encoder before its first step: what a trained one is held against."""
+    assert isinstance(job.start, EncoderConfig)
+    save_encoder(_start_encoder(job.config, job.start), job.out / "untrained", lineage={"seed": job.config.seed})
+
+
+def _start_encoder(config: TrainConfig, start: EncoderConfig | Path) -> Encoder:
+    """Weights are a function of `config.seed`, the same on every rank."""
+    torch.manual_seed(key64("weights", config.seed))
+    return load_encoder(start) if isinstance(start, Path) else Encoder(start)
+
+
+def build_engine(
+    config: TrainConfig, manifest: ShardManifest, start: EncoderConfig | Path, device: torch.device
+) -> tuple[AbstractEngine, Encoder]:
+    """The engine that trains `config.method` from `start`, and the encoder inside it."""
+    encoder = _start_encoder(config, start)
+    names = param_names(config.policy, num_images=2 if config.stream.pair else 1, num_latents=manifest.num_latents)
+    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=len(manifest.domains))
+    method = METHODS[config.method.name].build(config.method, encoder, task)
+    if config.engine == "deepspeed":
+        engine = DeepSpeedEngine(method, config.optim, config.deepspeed, num_steps=config.steps, device=device)
+        return engine, encoder
+    return LocalEngine(method, config.optim, num_steps=config.steps, device=device), encoder
+
+
+def _export(engine: AbstractEngine, encoder: Encoder, job: TrainJob, manifest: ShardManifest) -> dict[str, Any]:
+    """Write the encoder on rank 0, from weights that the engine brings together."""
+    weights = engine.weights()  # a call of all ranks
+    if not weights:
+        return {}
+    lineage = {
+        "manifest_hash": manifest.hash,
+        "start": encoder.id,
+        "method": dump(job.config.method),
+        "steps": job.config.steps,
+        "seed": job.config.seed,
+    }
+    trained = trained_encoder(encoder.config, weights)
+    return {"encoder_id": save_encoder(trained, job.out / "encoder", lineage=lineage)}
