@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import write_images
+from tiny import truncate, write_images
 
 from viewfold.cli import main
 
@@ -43,7 +43,8 @@ def test_a_folder_of_images_becomes_verified_shards(tmp_path: Path, capsys: pyte
     sheet = tmp_path / "sheet.png"
     stats = accepted(capsys, "data", "stats", str(out), "--sheet", str(sheet))
     assert "dark" in stats
-    assert Image.open(sheet).width > 100
+    with Image.open(sheet) as picture:
+        assert picture.width > 100
 
 
 @pytest.mark.parametrize("verb", ["index", "verify", "stats"])
@@ -68,7 +69,7 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_truncated_tar_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard = write_images(tmp_path / "shards")[0]
-    shard.write_bytes(shard.read_bytes()[:-3000])
+    truncate(shard)
     line = refused(capsys, "data", "index", str(shard), "--out", str(tmp_path / "out"))
     assert shard.name in line
     assert "cut short" in line

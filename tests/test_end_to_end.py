@@ -127,7 +127,8 @@ def test_an_image_gets_its_demonstrations_from_the_run_and_from_the_registry(
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1]
     assert len([line for line in answers[0].splitlines() if line.strip()[:1].isdigit()]) == 5
-    assert Image.open(sheet).width > 500
+    with Image.open(sheet) as picture:
+        assert picture.width > 500
 
 
 def test_an_index_beside_another_encoder_is_refused(

@@ -16,11 +16,11 @@ from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
 SHOWN = {
-    "knn5/top1": "kNN top-1, invariant part",
-    "linear/top1": "linear top-1, invariant part",
-    "rotation/r2": "rotation R2, equivariant part",
+    "knn5/top1": "kNN top-1 (invariant)",
+    "linear/top1": "linear top-1 (invariant)",
+    "rotation/r2": "rotation R2 (equivariant)",
     "rotation/r2_official": "rotation R2 as published",
-    "effective_rank": "effective rank, invariant part",
+    "effective_rank": "effective rank (invariant)",
 }
 
 
@@ -28,11 +28,13 @@ def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) 
     """Make or find every stage, print the tables, write `results.json` and `report.html` into `out`."""
     began = time.perf_counter()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 100  # a log has no width of its own, and 80 breaks the tables
     configs: dict[str, RunConfig] = {}
     records: dict[str, dict[str, StageRecord]] = {}
     for part, recipe in recipes.items():
         configs[part] = recipe()
-        records[part] = run_recipe(configs[part], out / part)
+        records[part] = run_recipe(configs[part], out / part, home=out.parent)
     results: dict[str, Any] = {
         part: {name: {"seconds": r.seconds, "reused": r.reused, **r.result} for name, r in stages.items()}
         for part, stages in records.items()
@@ -110,7 +112,7 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     k = comparison["k"]
     title = f"Demonstrations for {comparison['queries']} emoji of an unseen style, their own code points excluded"
     table = Table(title=title, title_justify="left")
-    for column in ("selector", f"precision@{k}", f"{k}-NN vote accuracy", "coverage"):
+    for column in ("selector", f"precision@{k}", f"{k}-NN vote", "coverage"):
         table.add_column(column, justify="left" if column == "selector" else "right")
     for selector, row in comparison["selectors"].items():
         cells = [with_interval(row[name]) for name in ("precision", "vote_accuracy", "coverage")]

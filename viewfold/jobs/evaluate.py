@@ -1,7 +1,7 @@
 """Measure a frozen encoder on labelled shards, beside chance and beside the network it started from."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: 
     """kNN and linear accuracy of the invariant part, rotation R2 of the equivariant part, effective rank of each."""
     known, asked = freeze(encoder, train), freeze(encoder, val)
     shelf = Split.of(known.features.invariant, known.label, known.group)
-    queries = Split.of(asked.features.invariant, asked.label, asked.group)
+    # Indices point into each manifest's own vocabulary, and the two seldom hold the same names.
+    queries = Split.of(asked.features.invariant, translated(asked.label, val.labels, train.labels), asked.group)
     measures = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
     measures += linear_accuracy(shelf, queries, seed=config.seed)
     if asked.features.equivariant.shape[1] and known.latents is not None and asked.latents is not None:
@@ -92,6 +93,14 @@ def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: 
     return [*measures, rank_measure(asked.features.invariant)]
 
 
+def translated(indices: NDArray[np.int64], own: Sequence[str], other: Sequence[str]) -> NDArray[np.int64]:
+    """Indices into `own` as indices into `other`; names that `other` lacks get numbers beyond it, and -1 stays."""
+    unknown = [name for name in own if name not in other]
+    place = {name: number for number, name in enumerate([*other, *unknown])}
+    lookup = np.array([*(place[name] for name in own), -1], dtype=np.int64)
+    return lookup[indices]
+
+
 def freeze(encoder: Encoder, manifest: ShardManifest, *, batch_size: int = 256) -> Frozen:
     """Encode every stored image of `manifest`, in this process."""
     if len(manifest) == 0:
@@ -103,11 +112,14 @@ def freeze(encoder: Encoder, manifest: ShardManifest, *, batch_size: int = 256) 
     parts = [encoder.encode(batch.images) for batch in batches]
     sample = np.concatenate([np.asarray(batch.rows) for batch in batches])
     latents = None if batches[0].latents is None else torch.cat([b.latents for b in batches if b.latents is not None])
-    joined: Callable[[str], torch.Tensor] = lambda name: torch.cat([getattr(part, name) for part in parts])  # noqa: E731
     return Frozen(
-        features=Features(joined("invariant"), joined("equivariant"), joined("all")),
+        features=Features(*(torch.cat(columns) for columns in zip(*map(_parts, parts), strict=True))),
         label=manifest.label[sample],
         group=manifest.group[sample],
         sample=sample,
         latents=latents,
     )
+
+
+def _parts(features: Features) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return features.invariant, features.equivariant, features.all

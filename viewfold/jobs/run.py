@@ -52,12 +52,14 @@ class Run:
 
     config: RunConfig
     folder: Path
+    home: Path
+    """Where runs and their registry lie."""
     records: dict[str, StageRecord]
 
     @property
     def label(self) -> str:
-        """How the run is called on the tracking server."""
-        return self.folder.name if self.folder.name == self.config.name else f"{self.folder.name}/{self.config.name}"
+        """How the run is called on the tracking server: its path below `home`."""
+        return self.folder.resolve().relative_to(self.home.resolve()).as_posix()
 
     def manifest(self, stage: str = "data") -> Path:
         """Where a manifest of this run lies."""
@@ -79,8 +81,8 @@ class Run:
         return self.folder / ("adapt" if self.config.adapt else "pretrain") / "encoder"
 
     def registry(self) -> Registry:
-        """Shared by all runs beside this one."""
-        return Registry(Path("runs") if self.folder.parts[:1] == ("runs",) else self.folder.parent)
+        """Shared by all runs of `home`."""
+        return Registry(self.home)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,15 @@ class Stage:
     """Identities of what it reads from outside the run."""
 
 
-def run_recipe(config: RunConfig, folder: Path, *, until: str | None = None) -> dict[str, StageRecord]:
-    """Make every stage of `config` in `folder`, or those that `until` needs; what is done is skipped."""
+def run_recipe(
+    config: RunConfig, folder: Path, *, home: Path | None = None, until: str | None = None
+) -> dict[str, StageRecord]:
+    """Make every stage of `config` in `folder`, or those that `until` needs; what is done is skipped.
+
+    `home`, a folder above it, holds the registry unless a server is named; it is the next one above when left out.
+    """
     wanted = _wanted(config, until)
-    run = Run(config, folder, {})
+    run = Run(config, folder, home or folder.parent, {})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", lambda file: file.write(to_yaml(config).encode()) and None)
     write_whole(folder / "environment.json", lambda file: file.write(json.dumps(environment()).encode()) and None)
