@@ -11,7 +11,7 @@ from rich.table import Table
 
 from viewfold.jobs.recipes import emoji_demo, objects_demo
 from viewfold.jobs.report import write_report
-from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.jobs.run import RunConfig, results, run_recipe
 from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
@@ -35,17 +35,14 @@ def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) 
     for part, recipe in recipes.items():
         configs[part] = recipe()
         records[part] = run_recipe(configs[part], out / part, home=out.parent)
-    results: dict[str, Any] = {
-        part: {name: {"seconds": r.seconds, "reused": r.reused, **r.result} for name, r in stages.items()}
-        for part, stages in records.items()
-    }
-    results["summary"] = {"line": headline(results)}
-    write_whole(out / "results.json", lambda file: file.write(json.dumps(results, indent=2).encode()) and None)
-    report = write_report(out, configs, results)
-    console.print(stage_table(results))
-    console.print(evaluation_table(results["objects"]["evaluate"]))
-    console.print(comparison_table(results["emoji"]["compare"]))
-    console.print(f"\n{results['summary']['line']}\n", soft_wrap=True)
+    numbers: dict[str, Any] = {part: results(stages) for part, stages in records.items()}
+    numbers["summary"] = {"line": headline(numbers)}
+    write_whole(out / "results.json", lambda file: file.write(json.dumps(numbers, indent=2).encode()))
+    report = write_report(out, configs, numbers)
+    console.print(stage_table(numbers))
+    console.print(evaluation_table(numbers["objects"]["evaluate"]))
+    console.print(comparison_table(numbers["emoji"]["compare"]))
+    console.print(f"\n{numbers['summary']['line']}\n", soft_wrap=True)
     console.print(f"report: {report.resolve()}   numbers: {out / 'results.json'}", soft_wrap=True)
     console.print(f"{time.perf_counter() - began:.0f} s in all. Next:", soft_wrap=True)
     for command in next_commands(out):
@@ -61,19 +58,20 @@ def next_commands(out: Path) -> tuple[str, ...]:
     )
 
 
-def headline(results: dict[str, Any]) -> str:
+def headline(numbers: dict[str, Any]) -> str:
     """What was learned against chance, in one line."""
-    trained, untrained = (measures(results["objects"]["evaluate"], which) for which in ("trained", "untrained"))
-    selectors = results["emoji"]["compare"]["selectors"]
+    trained, untrained = (measures(numbers["objects"]["evaluate"], which) for which in ("trained", "untrained"))
+    selectors = numbers["emoji"]["compare"]["selectors"]
     invariant, nearest, random = (
         selectors[name]["precision"]["value"] for name in ("invariant", "nearest-pretrained", "random")
     )
     knn, r2 = "knn5/top1", "rotation/r2"
+    at_chance = "" if (trained[r2]["low"] or 0) > trained[r2]["chance"] else ", so not learned in this short run"
     return (
         f"Unseen objects: kNN {trained[knn]['value']:.2f} (untrained {untrained[knn]['value']:.2f}, "
         f"chance {trained[knn]['chance']:.2f}), rotation R2 {trained[r2]['value']:.2f} (untrained "
-        f"{untrained[r2]['value']:.2f}, chance {trained[r2]['chance']:.2f}). Unseen emoji style: "
-        f"precision@{results['emoji']['compare']['k']} {invariant:.2f} by invariant selection, "
+        f"{untrained[r2]['value']:.2f}, chance {trained[r2]['chance']:.2f}{at_chance}). Unseen emoji style: "
+        f"precision@{numbers['emoji']['compare']['k']} {invariant:.2f} by invariant selection, "
         f"{nearest:.2f} by nearest, {random:.2f} at random."
     )
 
@@ -83,13 +81,13 @@ def measures(card: dict[str, Any], which: str) -> dict[str, dict[str, Any]]:
     return {measure["name"]: measure for measure in card[which]}
 
 
-def stage_table(results: dict[str, Any]) -> Table:
+def stage_table(numbers: dict[str, Any]) -> Table:
     """Seconds of each stage, and whether it was made now."""
     table = Table(title="Stages", title_justify="left")
     for column in ("run", "stage", "seconds", ""):
         table.add_column(column, justify="right" if column == "seconds" else "left")
     for part in PARTS:
-        for name, stage in results[part].items():
+        for name, stage in numbers[part].items():
             table.add_row(part, name, f"{stage['seconds']:.1f}", "found" if stage["reused"] else "made")
     return table
 

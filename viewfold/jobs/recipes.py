@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from viewfold.augment import AffineColourPolicy
+from viewfold.augment import AffineColourPolicy, AffineConfig, AffinePolicy
 from viewfold.config import load, override, unknown
 from viewfold.jobs.compare import CompareConfig
 from viewfold.jobs.data import DataConfig
@@ -30,6 +30,8 @@ def objects_demo() -> RunConfig:
         encoder=EncoderConfig(backbone="resnet-small", equivariant_dim=128, preprocessing=preprocessing),
         pretrain=TrainConfig(
             method=SIEConfig(transformation="rotation", expander_widths=(256, 256)),
+            # Shift and size say nothing of the pose, and keep 100 objects from being learned by heart.
+            policy=AffinePolicy(affine=AffineConfig(rotation_rad=0, shear_rad=0, log_scale=0.15, translate_ratio=0.1)),
             stream=StreamConfig(batch_size=64, pair=True),
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
             steps=400,

@@ -45,7 +45,7 @@ def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, An
         gallery=gallery(emoji, bundle),
         sheets={part: _shrunk(out / part / "data" / "contact-sheet.png") for part in configs},
     )
-    return write_whole(out / "report.html", lambda file: file.write(html.encode()) and None)
+    return write_whole(out / "report.html", lambda file: file.write(html.encode()))
 
 
 def gallery(run: Path, bundle: IndexBundle) -> list[dict[str, Any]]:

@@ -106,9 +106,8 @@ def run_recipe(
     """
     wanted = _wanted(config, until)
     run = Run(config, folder, home or folder.parent, {})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", lambda file: file.write(to_yaml(config).encode()) and None)
-    write_whole(folder / "environment.json", lambda file: file.write(json.dumps(environment()).encode()) and None)
+    _write(folder / "config.yaml", to_yaml(config))
+    _write(folder / "environment.json", json.dumps(environment(), indent=2))
     for name in wanted:
         stage = STAGES[name]
         run.records[name] = run_stage(
@@ -122,7 +121,13 @@ def run_recipe(
             make=partial(stage.make, run),
             code_version=code_version(),
         )
+    _write(folder / "results.json", json.dumps(results(run.records), indent=2))
     return run.records
+
+
+def results(records: Mapping[str, StageRecord]) -> dict[str, dict[str, Any]]:
+    """What each stage answered, with how long it took and whether it was found finished."""
+    return {name: {"seconds": r.seconds, "reused": r.reused, **r.result} for name, r in records.items()}
 
 
 def environment() -> dict[str, str]:
@@ -156,6 +161,10 @@ def _wanted(config: RunConfig, until: str | None) -> list[str]:
         if name in needed:
             needed |= set(STAGES[name].needs)
     return [name for name in present if name in needed]
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(f"{text.rstrip()}\n".encode()))
 
 
 def _plain(settings: Any) -> Any:
