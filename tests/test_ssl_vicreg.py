@@ -6,15 +6,16 @@ from ranks import run_ranks
 from reference import first_view, second_view
 from torch import Tensor
 
-from viewfold.ssl.dist import rank, world_size
+from viewfold.ssl.dist import gather_rows, rank, world_size
 from viewfold.ssl.losses import covariance_loss, invariance_loss, variance_hinge
 
 X, Y = first_view(6, 9), second_view(6, 9)
 
 
 def _total(x: Tensor, y: Tensor) -> Tensor:
-    variance = (variance_hinge(x) + variance_hinge(y)) / 2
-    return 10 * invariance_loss(x, y) + 10 * variance + covariance_loss(x) + covariance_loss(y)
+    all_x, all_y = gather_rows(x), gather_rows(y)
+    variance = (variance_hinge(all_x) + variance_hinge(all_y)) / 2
+    return 10 * invariance_loss(x, y) + 10 * variance + covariance_loss(all_x) + covariance_loss(all_y)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from viewfold.config import unknown
 from viewfold.errors import InvalidInput
+from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.geometry import RELATIONS
 from viewfold.ssl.heads import LinearHypernetwork, expander
@@ -99,11 +100,14 @@ def sie_terms(
     covariance. Rows are this rank's.
     """
     (a, x), (b, y) = first, second
-    view_1, view_2 = torch.cat([a, x], dim=1), torch.cat([b, y], dim=1)
+    widths = [a.shape[1] + x.shape[1], b.shape[1] + y.shape[1], y.shape[1]]
+    # One message for all that looks at the whole batch: on CPUs a small one costs a millisecond, whatever is in it.
+    everyone = gather_rows(torch.cat([a, x, b, y, prediction], dim=1))
+    view_1, view_2, predicted = torch.split(everyone, widths, dim=1)
     return {
         "invariance": config.invariance * invariance_loss(a, b),
         "equivariance": config.invariance * config.equivariance_factor * equivariance_loss(prediction, y),
         "variance": config.variance * (variance_hinge(view_1) + variance_hinge(view_2)) / 2,
-        "prediction_variance": config.variance * variance_hinge(prediction) / 2,
+        "prediction_variance": config.variance * variance_hinge(predicted) / 2,
         "covariance": config.covariance * (covariance_loss(view_1) + covariance_loss(view_2)),
     }
