@@ -233,6 +233,17 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
     )
 
 
+def test_a_local_ray_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
+    script = (
+        "from test_pipeline_executor import square; from viewfold.pipeline.executor import map_ray, ray_session\n"
+        "for _ in range(2):\n  with ray_session(): print(list(map_ray(square, range(3))))"
+    )
+    environment = own_ray() | {"HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, check=False, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("[0, 1, 4]\n[0, 1, 4]\n", "")
+    assert not (tmp_path / ".ray").exists()
+
+
 def test_an_address_is_connected_to() -> None:
     import ray
 
@@ -240,7 +251,8 @@ def test_an_address_is_connected_to() -> None:
         "from test_pipeline_executor import square; from viewfold.pipeline.executor import map_ray, ray_session\n"
         "with ray_session(): print(list(map_ray(square, range(3))))"
     )
-    environment = own_ray() | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    access = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    environment = own_ray() | access | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, check=False, capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("[0, 1, 4]\n", "")
     assert list(map_ray(square, [2])) == [4], "the cluster lives on"

@@ -10,18 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from viewfold.jobs.recipes import emoji_demo, objects_demo
-from viewfold.jobs.report import write_report
+from viewfold.jobs.report import TITLES, write_report
 from viewfold.jobs.run import RunConfig, results, run_recipe
 from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
-SHOWN = {
-    "knn5/top1": "kNN top-1 (invariant)",
-    "linear/top1": "linear top-1 (invariant)",
-    "rotation/r2": "rotation R2 (equivariant)",
-    "rotation/r2_official": "rotation R2 as published",
-    "effective_rank": "effective rank (invariant)",
-}
+SHOWN = ("knn5/top1", "linear/top1", "rotation/r2", "rotation/r2_official", "effective_rank")
 
 
 def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) -> None:
@@ -68,11 +62,11 @@ def headline(numbers: dict[str, Any]) -> str:
     knn, r2 = "knn5/top1", "rotation/r2"
     at_chance = "" if (trained[r2]["low"] or 0) > trained[r2]["chance"] else ", so not learned in this short run"
     return (
-        f"Unseen objects: kNN {trained[knn]['value']:.2f} (untrained {untrained[knn]['value']:.2f}, "
-        f"chance {trained[knn]['chance']:.2f}), rotation R2 {trained[r2]['value']:.2f} (untrained "
-        f"{untrained[r2]['value']:.2f}, chance {trained[r2]['chance']:.2f}{at_chance}). Unseen emoji style: "
-        f"precision@{numbers['emoji']['compare']['k']} {invariant:.2f} by invariant selection, "
-        f"{nearest:.2f} by nearest, {random:.2f} at random."
+        f"Unseen objects: kNN {trained[knn]['value']:z.2f} (untrained {untrained[knn]['value']:z.2f}, "
+        f"chance {trained[knn]['chance']:z.2f}), rotation R2 {trained[r2]['value']:z.2f} (untrained "
+        f"{untrained[r2]['value']:z.2f}, chance {trained[r2]['chance']:z.2f}{at_chance}). Unseen emoji style: "
+        f"precision@{numbers['emoji']['compare']['k']} {invariant:z.2f} by invariant selection, "
+        f"{nearest:z.2f} by nearest, {random:z.2f} at random."
     )
 
 
@@ -98,10 +92,9 @@ def evaluation_table(card: dict[str, Any]) -> Table:
     for column in ("measure", "SIE encoder", "untrained network", "chance"):
         table.add_column(column, justify="left" if column == "measure" else "right")
     trained, untrained = measures(card, "trained"), measures(card, "untrained")
-    for name, title in SHOWN.items():
-        if name in trained:
-            chance = f"{trained[name]['chance']:.3f}"
-            table.add_row(title, with_interval(trained[name]), with_interval(untrained[name]), chance)
+    for name in SHOWN:
+        chance = f"{trained[name]['chance']:z.3f}"
+        table.add_row(TITLES[name], with_interval(trained[name]), with_interval(untrained[name]), chance)
     return table
 
 
@@ -116,12 +109,12 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         cells = [with_interval(row[name]) for name in ("precision", "vote_accuracy", "coverage")]
         table.add_row(selector, *cells)
     expected = next(iter(comparison["selectors"].values()))["chance_precision"]
-    table.caption = f"chance precision@{k}, computed from the labels: {expected:.3f}"
+    table.caption = f"chance precision@{k}, computed from the labels: {expected:z.3f}"
     return table
 
 
 def with_interval(measure: dict[str, Any]) -> str:
     """`value [low, high]`."""
     if measure["low"] is None:
-        return f"{measure['value']:.3f}"
-    return f"{measure['value']:.3f} [{measure['low']:.3f}, {measure['high']:.3f}]"
+        return f"{measure['value']:z.3f}"
+    return f"{measure['value']:z.3f} [{measure['low']:z.3f}, {measure['high']:z.3f}]"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from viewfold.config import Config
-from viewfold.pipeline.executor import map_actors, ray_session
+from viewfold.pipeline.executor import map_actors
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
 from viewfold.pipeline.stream import read_images
@@ -86,7 +86,10 @@ class Embedder:
 
 
 def embed(encoders: Mapping[str, Path], manifest: Path, config: EmbedConfig, out: Path) -> dict[str, Any]:
-    """One feature set for each encoder, `out/NAME`, of all images of `manifest`, in the manifest's order."""
+    """One feature set for each encoder, `out/NAME`, of all images of `manifest`, in the manifest's order.
+
+    Use inside of `ray_session()`.
+    """
     loaded = ShardManifest.load(manifest)
     blocks = [range(i, min(i + config.batch_size, len(loaded))) for i in range(0, len(loaded), config.batch_size)]
     folders = {name: folder.resolve() for name, folder in encoders.items()}
@@ -100,7 +103,6 @@ def embed(encoders: Mapping[str, Path], manifest: Path, config: EmbedConfig, out
             for name in encoders
         }
         bar = stack.enter_context(progress("embed", total=len(loaded)))
-        stack.enter_context(ray_session())
         num_gpus = 1 if torch.cuda.is_available() else 0
         answers = map_actors(
             Embedder,

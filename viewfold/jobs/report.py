@@ -19,6 +19,18 @@ from viewfold.pipeline.stream import read_images
 from viewfold.retrieval import IndexBundle
 
 SHEET_PX = 900
+TITLES = {
+    "knn5/top1": "kNN top-1 (invariant)",
+    "knn5/top1_balanced": "kNN top-1, class-balanced",
+    "linear/top1": "linear top-1 (invariant)",
+    "linear/top1_balanced": "linear top-1, class-balanced",
+    "linear/top5": "linear top-5",
+    "linear/top5_balanced": "linear top-5, class-balanced",
+    "rotation/r2": "rotation R2 (equivariant)",
+    "rotation/r2_official": "rotation R2 as published",
+    "effective_rank": "effective rank (invariant)",
+}
+"""What the measures are called in tables."""
 
 
 def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, Any]) -> Path:
@@ -37,6 +49,7 @@ def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, An
         version=__version__,
         results=results,
         configs=configs,
+        titles=TITLES,
         environment=environment(),
         curves=curves,
         bars=selector_bars(results["emoji"]["compare"]["selectors"], results["emoji"]["compare"]["k"]),

@@ -3,7 +3,8 @@
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from viewfold.jobs.evaluate import EvaluateConfig, evaluate_encoder
 from viewfold.jobs.index import IndexConfig, build_index, register
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.train import TrainConfig, TrainJob, train_encoder
+from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
 from viewfold.ssl.encoder import EncoderConfig
@@ -54,7 +56,9 @@ class Run:
     folder: Path
     home: Path
     """Where runs and their registry lie."""
-    records: dict[str, StageRecord]
+    resources: ExitStack
+    """Closed when the run is over."""
+    records: dict[str, StageRecord] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -79,6 +83,10 @@ class Run:
     def encoder(self) -> Path:
         """The encoder that the run is about: the adapted one where there is one."""
         return self.folder / ("adapt" if self.config.adapt else "pretrain") / "encoder"
+
+    def start_ray(self) -> None:
+        """Have Ray from here to the end of the run: a run that finds all its stages finished never starts it."""
+        self.resources.enter_context(ray_session())
 
     def registry(self) -> Registry:
         """Shared by all runs of `home`."""
@@ -105,24 +113,28 @@ def run_recipe(
     `home`, a folder above it, holds the registry unless a server is named; it is the next one above when left out.
     """
     wanted = _wanted(config, until)
-    run = Run(config, folder, home or folder.parent, {})
+    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.yaml", to_yaml(config))
     _write(folder / "environment.json", json.dumps(environment(), indent=2))
-    for name in wanted:
-        stage = STAGES[name]
-        run.records[name] = run_stage(
-            folder / name,
-            name=name,
-            config=_plain(stage.settings(config)),
-            inputs={
-                **stage.reads(config),
-                **{need: run.records[need].id for need in stage.needs if need in run.records},
-            },
-            make=partial(stage.make, run),
-            code_version=code_version(),
-        )
+    with ExitStack() as resources:
+        run = Run(config, folder, home or folder.parent, resources)
+        for name in wanted:
+            run.records[name] = _found_or_made(run, name)
     _write(folder / "results.json", json.dumps(results(run.records), indent=2))
     return run.records
+
+
+def _found_or_made(run: Run, name: str) -> StageRecord:
+    stage = STAGES[name]
+    upstream = {need: run.records[need].id for need in stage.needs if need in run.records}
+    return run_stage(
+        run.folder / name,
+        name=name,
+        config=_plain(stage.settings(run.config)),
+        inputs={**stage.reads(run.config), **upstream},
+        make=partial(stage.make, run),
+        code_version=code_version(),
+    )
 
 
 def results(records: Mapping[str, StageRecord]) -> dict[str, dict[str, Any]]:
@@ -181,11 +193,13 @@ def _validation(run: Run, out: Path) -> dict[str, Any]:
 
 
 def _pretrain(run: Run, out: Path) -> dict[str, Any]:
+    run.start_ray()
     job = TrainJob(run.config.pretrain, run.manifest().resolve(), run.sources(), run.config.encoder, out.resolve())
     return train_encoder(job, what="pretrain", registry=run.registry(), run_name=run.label)
 
 
 def _adapt(run: Run, out: Path) -> dict[str, Any]:
+    run.start_ray()
     assert run.config.adapt is not None
     start = (run.folder / "pretrain" / "encoder").resolve()
     job = TrainJob(run.config.adapt, run.manifest().resolve(), run.sources(labelled=True), start, out.resolve())
@@ -204,6 +218,7 @@ def _evaluate(run: Run, out: Path) -> dict[str, Any]:
 
 
 def _embed(run: Run, out: Path) -> dict[str, Any]:
+    run.start_ray()
     assert run.config.embed is not None
     encoders = {"untrained": run.folder / "pretrain" / "untrained", "pretrained": run.folder / "pretrain" / "encoder"}
     if run.config.adapt is not None:

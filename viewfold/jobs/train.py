@@ -12,7 +12,7 @@ from viewfold.config import Config, chosen, dump
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.registry import Registry
 from viewfold.keyed import key64
-from viewfold.pipeline.executor import Worker, ray_session, run_workers
+from viewfold.pipeline.executor import Worker, run_workers
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import follow, progress
 from viewfold.pipeline.stream import StreamConfig, stream_batches
@@ -74,7 +74,7 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
     """Train on Ray workers, leave `encoder/`, `metrics.jsonl` and `quarantine.jsonl` in `job.out`; returns its facts.
 
     `what` names the bar on the terminal; rows of metrics go to the tracking server as they appear. A call that finds
-    the checkpoints of an interrupted one goes on from the last.
+    the checkpoints of an interrupted one goes on from the last. Use inside of `ray_session()`.
     """
     config = job.config
     manifest = source(job.manifest, job.data)
@@ -91,7 +91,6 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
             tracked.log_row(row)
 
         stack.enter_context(follow(job.out / METRICS, on_row))
-        stack.enter_context(ray_session())
         result = run_workers(
             train_worker,
             job,

@@ -7,13 +7,15 @@ terminal. Errors of the `InvalidInput` family that a worker raises arrive as the
 import logging
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
 import tempfile
 import threading
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,14 +54,19 @@ def ray_session() -> Iterator[None]:
         return
     verbose = bool(os.environ.get(VERBOSE))
     address = os.environ.get(ADDRESS) or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    options: dict[str, Any] = {}
+    if address == "local":
+        options["include_dashboard"] = False
+        # Without a token in the environment Ray makes one in the home folder, where two first starts would race for it.
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         _knock(address)
         ray.init(address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR, **options)
     except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise InvalidInput(
             f"{ADDRESS}={address}: no Ray cluster answers there ({_first_line(error)}); "
-            f"correct it, or unset {ADDRESS} to work on this machine"
+            f"correct it, set RAY_AUTH_MODE=token if it asks for one, or unset {ADDRESS} to work on this machine"
         ) from None
     try:
         yield
@@ -105,8 +112,7 @@ def map_actors(
     actor_class: Any = ray.remote(_Actor)
     actor = actor_class.options(max_restarts=2, max_task_retries=2, **resources)
     actors = [actor.remote(make, args) for _ in range(num_actors)]
-    calls = (partial(each.call.remote, item) for each, item in zip(cycle(actors), items, strict=False))
-    return _in_order(calls, 2 * num_actors)
+    return _by_turns(actors, items)
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,16 @@ def _call(fn: Callable[[T], R], item: T) -> R:
     return fn(item)
 
 
+def _by_turns(actors: Sequence[Any], items: Iterable[Any]) -> Iterator[Any]:
+    calls = (partial(actor.call.remote, item) for actor, item in zip(cycle(actors), items, strict=False))
+    try:
+        yield from _in_order(calls, 2 * len(actors))
+    finally:
+        # An error's traceback would keep the actors, and their CPUs, alive. A session may end before its iterators.
+        for actor in actors if ray.is_initialized() else []:
+            ray.kill(actor)
+
+
 def _in_order(calls: Iterable[Callable[[], Any]], in_flight: int) -> Iterator[Any]:
     window: deque[Any] = deque()
     for call in calls:
@@ -296,7 +312,7 @@ def _cause(error: Any, folder: Path) -> Exception:
 
 @contextmanager
 def _train_environment() -> Iterator[None]:
-    """Settings that Ray Train reads from the environment alone; those that the user made stay."""
+    """Settings that Ray Train reads from the environment alone, less its warnings; what the user has set stays."""
     settings = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # relative paths mean in a worker what they mean here
     if _one_machine():
         settings |= {
@@ -307,7 +323,10 @@ def _train_environment() -> Iterator[None]:
     ours = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(ours)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Ray 2.60: Train makes a context of Ray Data, three of whose own defaults are deprecated there.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data\.context$")
+            yield
     finally:
         for name in ours:
             del os.environ[name]
