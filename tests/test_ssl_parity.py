@@ -7,7 +7,8 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
-from viewfold.ssl.dist import rank, sum_over_ranks, with_gathered_batchnorm, world_size
+from viewfold.ssl.batchnorm import with_gathered_batchnorm
+from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.methods import METHODS, Task, method_config
 from viewfold.values import Views

@@ -34,7 +34,7 @@ def objects_demo() -> RunConfig:
             policy=AffinePolicy(affine=AffineConfig(rotation_rad=0, shear_rad=0, log_scale=0.15, translate_ratio=0.1)),
             stream=StreamConfig(batch_size=64, pair=True),
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
-            steps=400,
+            steps=300,
         ),
         evaluate=EvaluateConfig(),
     )
@@ -52,14 +52,14 @@ def emoji_demo() -> RunConfig:
             policy=AffineColourPolicy(),
             stream=StreamConfig(batch_size=64),
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
-            steps=300,
+            steps=200,
         ),
         adapt=TrainConfig(
             method=CCI_PRESETS["robust"],
             policy=AffineColourPolicy(),
             stream=StreamConfig(batch_size=96),  # of 23 classes in 4 styles, so that most anchors have positives
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
-            steps=400,
+            steps=300,
         ),
         evaluate=EvaluateConfig(exclude_group=True),
         embed=EmbedConfig(),

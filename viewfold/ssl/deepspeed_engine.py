@@ -18,7 +18,8 @@ from torch import Tensor, distributed, nn
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput, MissingDependency
-from viewfold.ssl.dist import rank, with_gathered_batchnorm, world_size
+from viewfold.ssl.batchnorm import with_gathered_batchnorm
+from viewfold.ssl.dist import rank, world_size
 from viewfold.ssl.engine import AbstractEngine, OptimConfig, build_optimizer, learning_rate
 from viewfold.ssl.methods import Method, Outcome
 from viewfold.values import Views

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
-from viewfold.ssl.dist import rank, sum_over_ranks, with_gathered_batchnorm, world_size
+from viewfold.ssl.batchnorm import with_gathered_batchnorm
+from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.methods import Method, Outcome
 from viewfold.values import Views
 

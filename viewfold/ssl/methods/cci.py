@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
 from viewfold.errors import InvalidInput
+from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.losses import cci_loss, class_pairs, classification_loss
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
@@ -77,8 +77,7 @@ class CCI(Method):
         return cls(config, encoder, num_labels=task.num_labels)
 
     def forward(self, views: Views) -> Outcome:
-        # One view at a time: BatchNorm must not see them as one batch.
-        features = torch.cat([self.encoder(images) for images in views.images])
+        features = each_view(self.encoder, views.images).flatten(0, 1)
         h = features[:, self.encoder.parts["invariant"]]
         label, domain, group = (x.repeat(len(views.images)) for x in (views.label, views.domain, views.group))
         config = self.config

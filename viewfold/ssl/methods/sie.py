@@ -9,6 +9,7 @@ from torch import Tensor
 
 from viewfold.config import unknown
 from viewfold.errors import InvalidInput
+from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.geometry import RELATIONS
@@ -79,13 +80,12 @@ class SIE(Method):
                 f"{'without' if views.params is None else 'with'} parameters; choose a policy that draws two views, "
                 "or pairs of images with latents"
             )
-        # One view at a time: BatchNorm must not see the two as one batch.
-        features = [self.encoder(images) for images in views.images]
-        a, b = (self.expand_invariant(f[:, self.encoder.parts["invariant"]]) for f in features)
-        x, y = (self.expand_equivariant(f[:, self.encoder.parts["equivariant"]]) for f in features)
+        features = each_view(self.encoder, views.images)
+        a, b = each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]])
+        x, y = each_view(self.expand_equivariant, features[:, :, self.encoder.parts["equivariant"]])
         z = RELATIONS[self.config.transformation](views.params, views.names)
         terms = sie_terms((a, x), (b, y), self.predict(x, z), self.config)
-        return Outcome(terms=terms, features=by_part(self.encoder, torch.cat(features)))
+        return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)))
 
 
 def sie_terms(
