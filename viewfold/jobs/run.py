@@ -19,7 +19,7 @@ from viewfold.jobs.embed import EmbedConfig, embed
 from viewfold.jobs.evaluate import EvaluateConfig, evaluate_encoder
 from viewfold.jobs.index import IndexConfig, build_index, register
 from viewfold.jobs.registry import Registry
-from viewfold.jobs.train import TrainConfig, TrainJob, train_encoder
+from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder
 from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
@@ -46,6 +46,21 @@ class RunConfig(Config):
     register_as: str | None = None
     """Name in the model registry; the alias `champion` is moved to the new version."""
     compare: CompareConfig | None = None
+
+    def __post_init__(self) -> None:
+        needs = {"index": ("embed",), "register_as": ("index",), "compare": ("index",)}
+        for stage, others in needs.items():
+            missing = [other for other in others if getattr(self, other) is None]
+            if getattr(self, stage) is not None and missing:
+                raise ValueError(
+                    f"{stage} needs {', '.join(missing)}, which this run leaves out; add it, or drop {stage}"
+                )
+        if self.evaluate is not None and self.validation is None and not self.held_out:
+            raise ValueError(
+                "evaluate needs other data than it was trained on: give `validation`, or `held_out` domains"
+            )
+        if self.compare is not None and not self.held_out:
+            raise ValueError("compare asks with the images of `held_out` domains, and there are none; name some")
 
 
 @dataclass(frozen=True)
@@ -193,17 +208,21 @@ def _validation(run: Run, out: Path) -> dict[str, Any]:
 
 
 def _pretrain(run: Run, out: Path) -> dict[str, Any]:
-    run.start_ray()
     job = TrainJob(run.config.pretrain, run.manifest().resolve(), run.sources(), run.config.encoder, out.resolve())
-    return train_encoder(job, what="pretrain", registry=run.registry(), run_name=run.label)
+    return _train(run, job, "pretrain")
 
 
 def _adapt(run: Run, out: Path) -> dict[str, Any]:
-    run.start_ray()
     assert run.config.adapt is not None
     start = (run.folder / "pretrain" / "encoder").resolve()
     job = TrainJob(run.config.adapt, run.manifest().resolve(), run.sources(labelled=True), start, out.resolve())
-    return train_encoder(job, what="adapt", registry=run.registry(), run_name=run.label)
+    return _train(run, job, "adapt")
+
+
+def _train(run: Run, job: TrainJob, what: str) -> dict[str, Any]:
+    check_training(job)
+    run.start_ray()
+    return train_encoder(job, what=what, registry=run.registry(), run_name=run.label)
 
 
 def _evaluate(run: Run, out: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Pretrain and adapt: a manifest and a method become an encoder folder, on any number of Ray Train workers."""
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,13 @@ from viewfold.keyed import key64
 from viewfold.pipeline.executor import Worker, run_workers
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import follow, progress
-from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.pipeline.stream import StreamConfig, check_stream, stream_batches
 from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
 from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
 from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
-from viewfold.ssl.methods import METHODS, MethodConfig, Task
+from viewfold.ssl.methods import METHODS, Method, MethodConfig, Task
 from viewfold.ssl.watch import CollapseWatch, WatchConfig
 
 METRICS = "metrics.jsonl"
@@ -70,6 +71,17 @@ class TrainJob:
     out: Path
 
 
+def check_training(job: TrainJob) -> None:
+    """Find what would stop every worker in its first second, before any is started.
+
+    Raises:
+        InvalidInput: samples, batch, workers, encoder and method do not fit together; says which and how to mend it.
+    """
+    manifest = source(job.manifest, job.data)
+    check_stream(manifest, job.config.stream, world_size=job.config.workers)
+    _build_method(job.config, manifest, _start_encoder(job.config, job.start))
+
+
 def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str) -> dict[str, Any]:
     """Train on Ray workers, leave `encoder/`, `metrics.jsonl` and `quarantine.jsonl` in `job.out`; returns its facts.
 
@@ -100,13 +112,13 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
             max_failures=config.max_failures,
             use_gpu=torch.cuda.is_available(),
         )
-    return {"encoder_id": result["encoder_id"], "manifest_hash": manifest.hash, "samples": len(manifest), **last}
+    return {**result, "manifest_hash": manifest.hash, "num_samples": len(manifest), "last_row": last}
 
 
 def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     """One rank of a training; rank 0 writes metrics and the encoder."""
     config = job.config
-    torch.set_num_threads(1 if worker.device.type == "cpu" else torch.get_num_threads())
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.world_size))  # Ray leaves each worker one
     manifest = source(job.manifest, job.data)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job)
@@ -163,13 +175,17 @@ def build_engine(
 ) -> tuple[AbstractEngine, Encoder]:
     """The engine that trains `config.method` from `start`, and the encoder inside it."""
     encoder = _start_encoder(config, start)
-    names = param_names(config.policy, num_images=2 if config.stream.pair else 1, num_latents=manifest.num_latents)
-    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=len(manifest.domains))
-    method = METHODS[config.method.name].build(config.method, encoder, task)
+    method = _build_method(config, manifest, encoder)
     if config.engine == "deepspeed":
         engine = DeepSpeedEngine(method, config.optim, config.deepspeed, num_steps=config.steps, device=device)
         return engine, encoder
     return LocalEngine(method, config.optim, num_steps=config.steps, device=device), encoder
+
+
+def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
+    names = param_names(config.policy, num_images=2 if config.stream.pair else 1, num_latents=manifest.num_latents)
+    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=len(manifest.domains))
+    return METHODS[config.method.name].build(config.method, encoder, task)
 
 
 def _export(engine: AbstractEngine, encoder: Encoder, job: TrainJob, manifest: ShardManifest) -> dict[str, Any]:

@@ -142,8 +142,13 @@ class ShardManifest:
         if labelled is not None:
             keep &= (self.label >= 0) == labelled
         if not keep.any():
+            if labelled and (self.label < 0).all():
+                raise InvalidInput(
+                    f"none of the {len(self)} samples has a label, and labels are needed here; record them as `label` "
+                    "in each sample's JSON, as a .cls member, or import the images from a folder per class"
+                )
             asked = f"domains={domains}, without_domains={without_domains}, labelled={labelled}"
-            raise InvalidInput(f"no sample of {len(self)} is left with {asked}")
+            raise InvalidInput(f"no sample of {len(self)} is left with {asked}; widen the filter")
         return self if keep.all() else self._select(np.flatnonzero(keep))
 
     def _select(self, rows: NDArray[np.int64]) -> "ShardManifest":

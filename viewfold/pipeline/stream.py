@@ -77,7 +77,7 @@ def stream_batches(
         ShardError: a sample that cannot be read where none is allowed, or a shard that is gone or changed.
         TrainingStopped: the share of bad samples is exceeded.
     """
-    _check(manifest, config, world_size)
+    check_stream(manifest, config, world_size=world_size)
     local = config.batch_size // world_size
     drawing = Drawing(config.batch_size, rank * local, (rank + 1) * local, config.image_size, config.seed, config.pair)
     plan = Plan(manifest.hash, len(manifest), config.seed, config.block, config.tail)
@@ -111,7 +111,13 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _check(manifest: ShardManifest, config: StreamConfig, world_size: int) -> None:
+def check_stream(manifest: ShardManifest, config: StreamConfig, *, world_size: int) -> None:
+    """Whether `stream_batches` can serve this, without reading a sample.
+
+    Raises:
+        InvalidInput: the batch does not divide over the ranks, there are fewer samples than one batch, or a sample of
+            one image where pairs are asked for.
+    """
     size = config.batch_size
     if size % world_size:
         ranks = [n for n in range(1, 2 * world_size) if size % n == 0]

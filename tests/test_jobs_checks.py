@@ -1,0 +1,81 @@
+"""What cannot be trained is refused in one line before any worker is started, and leaves no stage behind."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from tiny import break_image, write_images, write_objects
+
+from viewfold.errors import InvalidInput
+from viewfold.jobs.data import DataConfig, source
+from viewfold.jobs.recipes import find
+from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.pipeline.manifest import index_shards
+
+
+def recipe(shards: Path, *overrides: str) -> RunConfig:
+    """The smoke recipe over these shards, with small batches and nothing held out."""
+    plain = [f"data.shards=[{shards}]", "held_out=[]", "evaluate=null", "compare=null"]
+    return find("smoke", [*plain, "pretrain.stream.batch_size=8", "adapt.stream.batch_size=8", *overrides])
+
+
+def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
+    with pytest.raises(InvalidInput) as caught:
+        run_recipe(config, out, until=until)
+    assert "\n" not in str(caught.value)
+    assert not (out / until).exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("pretrain.stream.batch_size=9", "batch_size=9 does not divide over 2 ranks; use 8 or 10"),
+        ("pretrain.stream.batch_size=64", "batch_size=64 is more than the 24 samples"),
+        ("pretrain.stream.pair=true", "needs two stored images of each sample"),
+        ("encoder.equivariant_dim=0", "its equivariant part is empty"),
+        ("encoder.equivariant_dim=500", "more than the 256 features"),
+        ("encoder.backbone=resnet-smal", "did you mean"),
+        ("pretrain.method.transformation=rotation", "latent"),
+        ("held_out=[mars]", "unknown domain 'mars'"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_any_worker(override: str, says: str, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    write_images(shards, samples=24)
+    assert says in refused(recipe(shards, override), tmp_path / "run")
+
+
+def test_a_broken_image_is_named_with_its_shard_and_key(tmp_path: Path) -> None:
+    (shard, *_) = write_objects(tmp_path / "shards", objects=4, views=2)
+    break_image(shard, "obj-0001.01.jpg")
+    line = refused(recipe(tmp_path / "shards"), tmp_path / "run", until="data")
+    assert shard.stem in line
+    assert "obj-0001" in line
+
+
+def test_shards_without_labels_are_refused_where_labels_are_needed(tmp_path: Path) -> None:
+    (shard,) = write_images(tmp_path / "labelled", samples=10)
+    bare = tmp_path / "bare" / "bare.tar"
+    bare.parent.mkdir()
+    with tarfile.open(shard) as tar, tarfile.open(bare, "w") as out:
+        for member in tar:
+            if not member.name.endswith(".json"):
+                out.addfile(member, tar.extractfile(member))
+    index_shards([bare], bare.parent)
+    with pytest.raises(InvalidInput, match="none of the 10 samples has a label, and labels are needed here; record"):
+        source(bare.parent, DataConfig(shards=(str(bare),), labelled=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["index=null"], "register_as needs index"),
+        (["embed=null"], "index needs embed"),
+        (["held_out=[]", "compare=null"], "evaluate needs other data"),
+        (["held_out=[]", "evaluate=null"], "compare asks with the images of `held_out`"),
+    ],
+)
+def test_a_run_whose_stages_need_what_it_leaves_out_is_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        find("smoke", overrides)
