@@ -19,9 +19,8 @@ from viewfold.augment import (
     draw_view,
     make_views,
     param_names,
-    policy_config,
 )
-from viewfold.config import dump
+from viewfold.config import choose, dump
 from viewfold.errors import InvalidInput
 from viewfold.values import Batch
 
@@ -151,16 +150,16 @@ def test_latents_of_a_single_image_are_left_out_of_drawn_views() -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_every_policy_is_read_back_from_its_own_dump(name: str) -> None:
-    policy = policy_config({"name": name})
+    policy = choose("policy", POLICIES, {"name": name})
     assert dump(policy)["name"] == name
-    assert policy_config(dump(policy)) == policy
+    assert choose("policy", POLICIES, dump(policy)) == policy
 
 
 def test_an_unknown_policy_or_key_is_answered_with_the_known_one() -> None:
     with pytest.raises(InvalidInput, match=r"did you mean 'affine'.*affine, affine-colour, none"):
-        policy_config({"name": "afine"})
+        choose("policy", POLICIES, {"name": "afine"})
     with pytest.raises(InvalidInput, match=r"unknown key 'affine\.shear'"):
-        policy_config({"name": "affine", "affine": {"shear": 1}})
+        choose("policy", POLICIES, {"name": "affine", "affine": {"shear": 1}})
 
 
 def test_a_range_that_makes_no_sense_is_refused() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from viewfold.config import dump
+from viewfold.config import choose, dump
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
-from viewfold.ssl.methods import CCI, CCI_PRESETS, METHODS, CCIConfig, Method, Task, method_config
+from viewfold.ssl.methods import CCI, CCI_PRESETS, METHOD_CONFIGS, METHODS, CCIConfig, Method, Task
 from viewfold.values import Views
 
 TASK = Task(param_names=tuple(f"latent_{i}" for i in range(7)), num_labels=3, num_domains=2)
@@ -37,10 +37,10 @@ def _built(name: str) -> Method:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_configuration_is_found_by_name_and_survives_being_written(name: str) -> None:
-    config = method_config({"name": name})
+    config = choose("method", METHOD_CONFIGS, {"name": name})
     assert config == METHODS[name].config_class()
     assert config.name == name
-    assert method_config(dump(config)) == config
+    assert choose("method", METHOD_CONFIGS, dump(config)) == config
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -90,7 +90,7 @@ def test_loss_falls_on_a_batch_that_is_seen_again(name: str) -> None:
 )
 def test_configuration_that_cannot_be_used_is_refused_in_one_line(data: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message) as caught:
-        method_config(data)
+        choose("method", METHOD_CONFIGS, data)
     assert "\n" not in str(caught.value)
 
 

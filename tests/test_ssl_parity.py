@@ -7,10 +7,11 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
+from viewfold.config import choose
 from viewfold.ssl.batchnorm import with_gathered_batchnorm
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
-from viewfold.ssl.methods import METHODS, Task, method_config
+from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Task
 from viewfold.values import Views
 
 TASK = Task(param_names=tuple(f"latent_{i}" for i in range(7)), num_labels=3, num_domains=2)
@@ -36,7 +37,7 @@ def _step(data: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     """Mean over ranks of terms and gradients after one backward pass, and the state that it left."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(equivariant_dim=96, preprocessing=Preprocessing(image_size=16)))
-    config = method_config(data)
+    config = choose("method", METHOD_CONFIGS, data)
     method = with_gathered_batchnorm(METHODS[config.name].build(config, encoder, TASK).double())
     with torch.no_grad():  # a residual branch ends in a gain of 0, which would hide the gradients before it
         for parameter in method.parameters():

@@ -35,16 +35,30 @@ Shards = Annotated[
 ]
 
 
+INTERRUPTED = 130  # what typer turns Ctrl-C into
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: that of this process); an error of ours is one line and exit code 2."""
     try:
         app(arguments)
-    except ViewfoldError as error:
-        typer.secho(f"error: {' '.join(str(error).split())}", err=True, fg="red" if _colour() else None)
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:
+            typer.echo("interrupted; the same command goes on from the last finished stage or checkpoint", err=True)
+        raise
+    except (ViewfoldError, OSError, ModuleNotFoundError) as error:
+        typer.secho(f"error: {_line(error)}", err=True, fg="red" if _colour() else None)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from the last finished stage or checkpoint", err=True)
-        raise SystemExit(130) from None
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and not isinstance(error, ViewfoldError):
+        return (
+            f"{error.name} is not installed: pip install 'viewfold[all]'; `viewfold doctor` says what else is missing"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
 
 
 def _colour() -> bool:
@@ -99,7 +113,7 @@ def _stage_verb(stage: str, help_text: str) -> None:
 
 _stage_verb("pretrain", "A recipe up to its pretrained encoder.")
 _stage_verb("adapt", "A recipe up to the encoder adapted with class labels.")
-_stage_verb("evaluate", "A recipe up to the measurements of its pretrained encoder.")
+_stage_verb("evaluate", "A recipe up to the measurements of its encoder.")
 _stage_verb("embed", "A recipe up to its feature sets.")
 _stage_verb("index", "A recipe up to its index bundle.")
 

@@ -9,7 +9,6 @@ from viewfold.augment.policies import (
     AffinePolicy,
     NonePolicy,
     PolicyConfig,
-    policy_config,
 )
 from viewfold.augment.transform import Transform
 
@@ -28,5 +27,4 @@ __all__ = [
     "draw_view",
     "make_views",
     "param_names",
-    "policy_config",
 ]

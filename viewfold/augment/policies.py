@@ -1,14 +1,13 @@
 """Policies: which families make a view, in which order. A new one is a class and a line in `POLICIES`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from viewfold.augment.affine import Affine, AffineConfig
 from viewfold.augment.colour import Colour, ColourConfig
 from viewfold.augment.transform import Transform
-from viewfold.config import Config, parse, unknown
+from viewfold.config import Config
 
 
 class PolicyConfig(Config, ABC):
@@ -60,15 +59,3 @@ POLICIES: dict[str, type[PolicyConfig]] = {
     "affine-colour": AffineColourPolicy,
     "none": NonePolicy,
 }
-
-
-def policy_config(data: Mapping[str, Any], where: str = "policy") -> PolicyConfig:
-    """The policy that `data` describes; its `name` picks the class, the other keys are the fields of that class.
-
-    Raises:
-        InvalidInput: an unknown name or key (with the nearest known one), or a value out of range.
-    """
-    name = str(data.get("name", "none"))
-    if name not in POLICIES:
-        raise unknown("policy", name, list(POLICIES))
-    return parse(POLICIES[name], data, where)

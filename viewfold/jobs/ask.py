@@ -1,11 +1,10 @@
 """Demonstrations for one image: the encoder and its index, found in a run folder or in the model registry."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from viewfold.errors import InvalidInput
 from viewfold.jobs.registry import Registry
@@ -51,27 +50,29 @@ def open_pair(source: str, home: Path) -> tuple[Encoder, IndexBundle]:
         encoder, folder = load_encoder(version.encoder), Path(version.tags["bundle"])
     else:
         run = Path(source)
-        found = [run / stage / "encoder" for stage in ("adapt", "pretrain") if (run / stage / "encoder").is_dir()]
-        if not found or not (run / "index" / "bundle").is_dir():
+        folder = run / "index" / "bundle"
+        stages = [run / stage / "encoder" for stage in ("adapt", "pretrain") if (run / stage / "encoder").is_dir()]
+        if not stages or not folder.is_dir():
             raise InvalidInput(
                 f"{source}: not a run folder with an encoder and an index; `viewfold index RECIPE` makes one"
             )
-        encoder, folder = load_encoder(found[0]), run / "index" / "bundle"
+        encoder = load_encoder(stages[0])
     return encoder, IndexBundle.open(folder, encoder_id=encoder.id)
 
 
 def draw_sheet(query: bytes, chosen: DemoSet, bundle: IndexBundle, out: Path) -> None:
     """The query and its demonstrations in one row, each with its label and cosine below."""
-    tiles = [(ImageOps.exif_transpose(Image.open(io.BytesIO(query))), "query", "")]
+    tiles = [(Image.fromarray(decode_image(query, TILE_PX).transpose(1, 2, 0)), "query", "")]
     for item in chosen.items:
         thumbnail = bundle.thumbnail(item.key)
         if thumbnail is not None:
-            tiles.append((Image.open(io.BytesIO(thumbnail)), item.label, f"{item.score:.3f}"))
+            picture = Image.fromarray(decode_image(thumbnail, TILE_PX).transpose(1, 2, 0))
+            tiles.append((picture, item.label, f"{item.score:.3f}"))
     canvas = Image.new("RGB", (len(tiles) * (TILE_PX + 8) + 8, TILE_PX + CAPTION_PX + 16), "white")
     pen = ImageDraw.Draw(canvas)
     for number, (tile, label, score) in enumerate(tiles):
         left = 8 + number * (TILE_PX + 8)
-        canvas.paste(ImageOps.pad(tile.convert("RGB"), (TILE_PX, TILE_PX), color="white"), (left, 8))
+        canvas.paste(tile, (left, 8))
         pen.text((left, TILE_PX + 10), label[:16], fill="black")
         pen.text((left, TILE_PX + 22), score, fill="black")
     write_whole(out, lambda file: canvas.save(file, format="PNG"))

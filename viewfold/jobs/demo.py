@@ -48,7 +48,7 @@ def next_commands(out: Path) -> tuple[str, ...]:
     return (
         f"viewfold ask YOUR_IMAGE.png -k 7 --from {out / 'emoji'} --sheet demonstrations.png",
         "viewfold data import YOUR_FOLDER --out shards/mine     # one folder per class",
-        "viewfold recipe show emoji-demo > mine.yaml     # then: viewfold run mine.yaml data.shards='[shards/mine]'",
+        "viewfold run folders data.shards='[shards/mine]' --out runs/mine     # then ask --from runs/mine",
     )
 
 
@@ -80,8 +80,8 @@ def stage_table(numbers: dict[str, Any]) -> Table:
     table = Table(title="Stages", title_justify="left")
     for column in ("run", "stage", "seconds", ""):
         table.add_column(column, justify="right" if column == "seconds" else "left")
-    for part in PARTS:
-        for name, stage in numbers[part].items():
+    for part, stages in numbers.items():
+        for name, stage in stages.items() if part != "summary" else ():
             table.add_row(part, name, f"{stage['seconds']:.1f}", "found" if stage["reused"] else "made")
     return table
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.progress import progress
 from viewfold.pipeline.stream import read_images
 from viewfold.ssl.encoder import Encoder, Features, load_encoder
 from viewfold.ssl.evaluate import (
@@ -61,10 +62,12 @@ def evaluate_encoder(
 ) -> dict[str, Any]:
     """Write `card.json`: the measures on `val` of the encoder and of the network it began as, probed on `train`."""
     card: dict[str, Any] = {"train_manifest": train.hash, "val_manifest": val.hash}
-    for name, folder in (("trained", encoder), ("untrained", untrained)):
-        model = load_encoder(folder)
-        card[f"{name}_encoder"] = model.id
-        card[name] = [m.to_dict() for m in measure(model, train, val, config)]
+    with progress("evaluate", total=2) as bar:
+        for name, folder in (("trained", encoder), ("untrained", untrained)):
+            model = load_encoder(folder)
+            card[f"{name}_encoder"] = model.id
+            card[name] = [m.to_dict() for m in measure(model, train, val, config)]
+            bar.advance()
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
 
@@ -73,8 +76,9 @@ def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: 
     """kNN and linear accuracy of the invariant part, rotation R2 of the equivariant part, effective rank of each."""
     known, asked = freeze(encoder, train), freeze(encoder, val)
     shelf = Split.of(known.features.invariant, known.label, known.group)
-    # Indices point into each manifest's own vocabulary, and the two seldom hold the same names.
-    queries = Split.of(asked.features.invariant, translated(asked.label, val.labels, train.labels), asked.group)
+    # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
+    label = translated(asked.label, val.labels, train.labels)
+    queries = Split.of(asked.features.invariant, label, translated(asked.group, val.groups, train.groups))
     measures = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
     measures += linear_accuracy(shelf, queries, seed=config.seed)
     if asked.features.equivariant.shape[1] and known.latents is not None and asked.latents is not None:
@@ -95,8 +99,7 @@ def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: 
 
 def translated(indices: NDArray[np.int64], own: Sequence[str], other: Sequence[str]) -> NDArray[np.int64]:
     """Indices into `own` as indices into `other`; names that `other` lacks get numbers beyond it, and -1 stays."""
-    unknown = [name for name in own if name not in other]
-    place = {name: number for number, name in enumerate([*other, *unknown])}
+    place = {name: number for number, name in enumerate(dict.fromkeys([*other, *own]))}
     lookup = np.array([*(place[name] for name in own), -1], dtype=np.int64)
     return lookup[indices]
 

@@ -14,6 +14,7 @@ from viewfold.config import Config
 from viewfold.errors import InvalidInput
 from viewfold.jobs.registry import Registry
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.progress import Meter, progress
 from viewfold.pipeline.stream import read_images
 from viewfold.retrieval import FeatureSet, build_bundle
 from viewfold.ssl.encoder import load_encoder
@@ -27,6 +28,10 @@ class IndexConfig(Config):
     """A FAISS factory string; `Flat` is exact search."""
     thumbnail_px: int = 64
     """Side of the thumbnails that are kept beside the vectors."""
+
+    def __post_init__(self) -> None:
+        if self.thumbnail_px < 8:
+            raise ValueError(f"thumbnail_px must be at least 8, got {self.thumbnail_px}")
 
 
 def build_index(
@@ -42,14 +47,15 @@ def build_index(
     names = sorted(path.name for path in features.iterdir() if path.is_dir())
     pool = _pool(FeatureSet.load(features / ("adapted" if "adapted" in names else "pretrained")), held_out)
     base = _pool(FeatureSet.load(features / "pretrained"), held_out) if "adapted" in names else None
-    bundle = build_bundle(
-        pool,
-        out / "bundle",
-        factory=config.factory,
-        base=base,
-        thumbnails=_thumbnails(manifest, set(pool.keys), config.thumbnail_px),
-        card=card,
-    )
+    with progress("index", total=len(pool)) as bar:
+        bundle = build_bundle(
+            pool,
+            out / "bundle",
+            factory=config.factory,
+            base=base,
+            thumbnails=_thumbnails(manifest, set(pool.keys), config.thumbnail_px, bar),
+            card=card,
+        )
     info = bundle.info
     return {
         "bundle_id": info.id,
@@ -74,10 +80,14 @@ def register(registry: Registry, name: str, *, encoder: Path, bundle: Path, run_
         "manifest_hash": info["manifest_hash"],
         "run": run_name,
     }
-    with registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run:
+    with (
+        progress("register", total=1) as bar,
+        registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run,
+    ):
         version = registry.register(
             name, encoder.resolve(), dim=part.stop - part.start, run=run, tags=tags, alias="champion"
         )
+        bar.advance()
     result = {"model": name, "version": version, "uri": f"models:/{name}@champion", "tracking": registry.uri, **tags}
     (out / "registered.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
@@ -94,11 +104,12 @@ def _pool(features: FeatureSet, held_out: Sequence[str]) -> FeatureSet:
     return features.take(rows)
 
 
-def _thumbnails(manifest: ShardManifest, keys: set[str], size: int) -> Iterator[tuple[str, bytes]]:
+def _thumbnails(manifest: ShardManifest, keys: set[str], size: int, bar: Meter) -> Iterator[tuple[str, bytes]]:
     for batch in read_images(manifest, np.arange(len(manifest)), image_size=size, batch_size=256):
         for key, image in zip(batch.keys, batch.images, strict=True):
             if key in keys:
                 yield key, jpeg(image.permute(1, 2, 0).numpy())
+                bar.advance()
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

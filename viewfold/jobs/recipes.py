@@ -69,6 +69,21 @@ def emoji_demo() -> RunConfig:
     )
 
 
+def folders() -> RunConfig:
+    """Any labelled images, here the shipped emoji (set data.shards): pretrain on drawn views, then index."""
+    demo = emoji_demo()
+    return replace(
+        demo,
+        name="folders",
+        held_out=(),
+        adapt=None,
+        evaluate=None,
+        compare=None,
+        register_as=None,
+        pretrain=replace(demo.pretrain, steps=1000),
+    )
+
+
 def smoke() -> RunConfig:
     """Every stage in a few steps on the shipped emoji: shows that the machine works, not that anything is learned."""
     demo = emoji_demo()
@@ -84,6 +99,7 @@ def smoke() -> RunConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "emoji-demo": emoji_demo,
+    "folders": folders,
     "objects-demo": objects_demo,
     "smoke": smoke,
 }

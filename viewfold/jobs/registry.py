@@ -1,6 +1,6 @@
 """Runs and model versions in MLflow: the only file that speaks to a tracking server.
 
-Metrics reach the server from the run's own `metrics.jsonl`, so a server that is slow or away delays no training step.
+Metrics reach the server from the run's own `metrics.jsonl`, so one that is slow or goes away delays no training step.
 """
 
 import os
@@ -47,16 +47,19 @@ class TrackedRun:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         """`run_id` is an existing run of the client's server."""
         self.client, self.run_id = client, run_id
+        self.failure: str | None = None
+        """Why the server stopped taking rows; they are all in the run's own file."""
 
     def log_row(self, row: Mapping[str, Any]) -> None:
-        """Send the finite numbers of one row, addressed by its `step`."""
+        """Send the numbers of one row, addressed by its `step`; a server that is gone costs the rows, not the run."""
         now, step = int(time.time() * 1000), int(row.get("step", 0))
         numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "step"}
-        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in numbers.items()])
-
-    def log_file(self, path: Path) -> None:
-        """Attach one file."""
-        self.client.log_artifact(self.run_id, str(path))
+        if self.failure is not None:
+            return
+        try:
+            self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in numbers.items()])
+        except MlflowException as error:
+            self.failure = _first_line(error)
 
 
 class Registry:
@@ -73,10 +76,17 @@ class Registry:
     def run(
         self, experiment: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> Iterator[TrackedRun]:
-        """A new run, closed as finished, or as failed when an error passes through."""
-        run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(tags))
-        flat = _flat(params)
-        self.client.log_batch(run.info.run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in flat.items()])
+        """A new run, closed as finished, or as failed when an error passes through.
+
+        Raises:
+            InvalidInput: the server does not answer, or refuses.
+        """
+        try:
+            run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(tags))
+            flat = _flat(params)
+            self.client.log_batch(run.info.run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in flat.items()])
+        except MlflowException as error:
+            raise InvalidInput(f"MLflow at {self.uri}: {_first_line(error)}; correct MLFLOW_TRACKING_URI") from None
         try:
             yield TrackedRun(self.client, run.info.run_id)
         except BaseException:
@@ -105,8 +115,8 @@ class Registry:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
-            # An example would fix the batch size in what it records; the signature says all that there is to say.
-            warnings.filterwarnings("ignore", message=".*input example was not provided")
+            # It wants type hints and an example, from which it would guess the signature that it is given here.
+            warnings.simplefilter("ignore", UserWarning)
             logged = mlflow.pyfunc.log_model(
                 name="encoder",
                 python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
@@ -139,7 +149,7 @@ class Registry:
                 artifact_uri=f"models:/{name}/{found.version}", registry_uri=self.uri, tracking_uri=self.uri
             )
         except MlflowException as error:
-            raise InvalidInput(f"{uri}: not found in {self.uri}: {str(error).splitlines()[0]}") from None
+            raise InvalidInput(f"{uri}: not found in {self.uri}: {_first_line(error)}") from None
         encoder = next(Path(folder).glob("artifacts/*/encoder.json"), None)
         if encoder is None:
             raise InvalidInput(f"{uri}: this model holds no viewfold encoder folder")
@@ -152,6 +162,10 @@ class Registry:
         local = self.uri.startswith("sqlite:")
         location = (self.home / "mlartifacts").as_uri() if local else None
         return str(self.client.create_experiment(name, artifact_location=location))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,12 +1,14 @@
 """A run: the stages of a recipe in one folder, each made once and found again by its fingerprint."""
 
 import json
+import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,8 @@ class RunConfig(Config):
                 raise ValueError(
                     f"{stage} needs {', '.join(missing)}, which this run leaves out; add it, or drop {stage}"
                 )
+        if self.register_as is not None and not re.fullmatch(r"[\w.-]+", self.register_as):
+            raise ValueError(f"register_as takes letters, digits, '_', '-' and '.', got {self.register_as!r}")
         if self.evaluate is not None and self.validation is None and not self.held_out:
             raise ValueError(
                 "evaluate needs other data than it was trained on: give `validation`, or `held_out` domains"
@@ -78,7 +82,7 @@ class Run:
     @property
     def label(self) -> str:
         """How the run is called on the tracking server: its path below `home`."""
-        return self.folder.resolve().relative_to(self.home.resolve()).as_posix()
+        return Path(os.path.relpath(self.folder, self.home)).as_posix()
 
     def manifest(self, stage: str = "data") -> Path:
         """Where a manifest of this run lies."""
@@ -128,15 +132,32 @@ def run_recipe(
     `home`, a folder above it, holds the registry unless a server is named; it is the next one above when left out.
     """
     wanted = _wanted(config, until)
-    folder.mkdir(parents=True, exist_ok=True)
+    _require_run_folder(folder)
     _write(folder / "config.yaml", to_yaml(config))
     _write(folder / "environment.json", json.dumps(environment(), indent=2))
     with ExitStack() as resources:
-        run = Run(config, folder, home or folder.parent, resources)
+        run = Run(config, folder, home or folder.absolute().parent, resources)
         for name in wanted:
             run.records[name] = _found_or_made(run, name)
-    _write(folder / "results.json", json.dumps(results(run.records), indent=2))
+    known = folder / "results.json"
+    before = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    _write(known, json.dumps({**before, **results(run.records)}, indent=2))
     return run.records
+
+
+def _require_run_folder(folder: Path) -> None:
+    """Make the folder; one that is there must be empty or a run's, so that a mistyped path overwrites nothing.
+
+    Raises:
+        InvalidInput: it holds other things, or cannot be made.
+    """
+    mine = (folder / "environment.json").is_file() and (folder / "config.yaml").is_file()
+    if folder.is_dir() and any(folder.iterdir()) and not mine:
+        raise InvalidInput(f"{folder}: holds other things than a run; name another folder with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{folder}: cannot be a run folder ({error.strerror}); name another with --out") from None
 
 
 def _found_or_made(run: Run, name: str) -> StageRecord:
@@ -159,14 +180,21 @@ def results(records: Mapping[str, StageRecord]) -> dict[str, dict[str, Any]]:
 
 def environment() -> dict[str, str]:
     """What a result depends on beside its configuration."""
-    packages = ("torch", "timm", "ray", "deepspeed", "kornia", "webdataset", "faiss-cpu", "mlflow", "numpy")
+    packages = ("torch", "timm", "ray", "deepspeed", "kornia", "webdataset", "faiss-cpu", "faiss-gpu-cu12", "mlflow")
     return {
         "viewfold": __version__,
         "code": code_version(),
         "python": platform.python_version(),
         "machine": platform.platform(),
-        **{name: version(name) for name in packages},
+        **{name: installed for name in packages if (installed := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def summary(config: RunConfig, folder: Path, records: Mapping[str, StageRecord]) -> str:
@@ -253,7 +281,7 @@ def _index(run: Run, out: Path) -> dict[str, Any]:
         ShardManifest.load(run.manifest()),
         run.config.index,
         held_out=run.config.held_out,
-        card=card if card.is_file() else None,
+        card=card if run.config.evaluate else None,
         out=out,
     )
 
@@ -298,7 +326,12 @@ STAGES: dict[str, Stage] = {
     "index": Stage(
         lambda c: c.index and {"index": dump(c.index), "held_out": c.held_out}, ("data", "embed", "evaluate"), _index
     ),
-    "register": Stage(lambda c: c.register_as, ("pretrain", "adapt", "index"), _register),
+    "register": Stage(
+        lambda c: c.register_as,
+        ("pretrain", "adapt", "index"),
+        _register,
+        reads=lambda c: {"server": os.environ.get("MLFLOW_TRACKING_URI", "")},
+    ),
     "compare": Stage(
         lambda c: c.compare and {"compare": dump(c.compare), "held_out": c.held_out}, ("embed", "index"), _compare
     ),

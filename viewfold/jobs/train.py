@@ -1,15 +1,18 @@
 """Pretrain and adapt: a manifest and a method become an encoder folder, on any number of Ray Train workers."""
 
 import os
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 
 from viewfold.augment import POLICIES, NonePolicy, PolicyConfig, make_views, param_names
 from viewfold.config import Config, chosen, dump
+from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.registry import Registry
 from viewfold.keyed import key64
@@ -22,7 +25,7 @@ from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
 from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
 from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
-from viewfold.ssl.methods import METHODS, Method, MethodConfig, Task
+from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Method, MethodConfig, Task
 from viewfold.ssl.watch import CollapseWatch, WatchConfig
 
 METRICS = "metrics.jsonl"
@@ -32,7 +35,7 @@ METRICS = "metrics.jsonl"
 class TrainConfig(Config):
     """One training: what is learned, from which views, for how long, on how many workers."""
 
-    method: Annotated[MethodConfig, chosen("method", {name: m.config_class for name, m in METHODS.items()})]
+    method: Annotated[MethodConfig, chosen("method", METHOD_CONFIGS)]
     policy: Annotated[PolicyConfig, chosen("policy", POLICIES)] = field(default_factory=NonePolicy)
     stream: StreamConfig = field(default_factory=StreamConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -79,7 +82,14 @@ def check_training(job: TrainJob) -> None:
     """
     manifest = source(job.manifest, job.data)
     check_stream(manifest, job.config.stream, world_size=job.config.workers)
-    _build_method(job.config, manifest, _start_encoder(job.config, job.start))
+    encoder = _start_encoder(job.config, job.start)
+    own, given = encoder.config.preprocessing.image_size, job.config.stream.image_size
+    if own != given:
+        raise InvalidInput(
+            f"stream.image_size={given}, but the encoder takes {own} px images: it would train on others than it is "
+            "later given; set both to the same"
+        )
+    _build_method(job.config, manifest, encoder)
 
 
 def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str) -> dict[str, Any]:
@@ -99,6 +109,7 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
         def on_row(row: dict[str, Any]) -> None:
             facts = {name: row[name] for name in ("loss", "samples_s", "data_wait") if name in row}
             bar.advance(row["step"] - last["step"], **facts)
+            last.clear()
             last.update(row)
             tracked.log_row(row)
 
@@ -112,6 +123,8 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
             max_failures=config.max_failures,
             use_gpu=torch.cuda.is_available(),
         )
+    if tracked.failure is not None:
+        print(f"warning: MLflow took no more metrics ({tracked.failure}); all are in {METRICS}", file=sys.stderr)
     return {**result, "manifest_hash": manifest.hash, "num_samples": len(manifest), "last_row": last}
 
 
@@ -184,7 +197,9 @@ def build_engine(
 
 def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
     names = param_names(config.policy, num_images=2 if config.stream.pair else 1, num_latents=manifest.num_latents)
-    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=len(manifest.domains))
+    # The domains that are there: those held out stay in the vocabulary.
+    num_domains = len(np.unique(manifest.domain[manifest.domain >= 0]))
+    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=num_domains)
     return METHODS[config.method.name].build(config.method, encoder, task)
 
 

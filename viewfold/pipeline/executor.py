@@ -63,7 +63,7 @@ def ray_session() -> Iterator[None]:
     try:
         _knock(address)
         ray.init(address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR, **options)
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except OSError as error:  # refused, timed out, no such host, no route
         raise InvalidInput(
             f"{ADDRESS}={address}: no Ray cluster answers there ({_first_line(error)}); "
             f"correct it, set RAY_AUTH_MODE=token if it asks for one, or unset {ADDRESS} to work on this machine"

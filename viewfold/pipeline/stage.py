@@ -79,7 +79,6 @@ def run_stage(
             began = time.perf_counter()
             result = make(part)
             seconds = round(time.perf_counter() - began, 3)
-            (part / STARTED).unlink()
             record = StageRecord(
                 name=name,
                 fingerprint=mark,
@@ -93,6 +92,7 @@ def run_stage(
                 reused=False,
             )
             _write_record(record)
+            (part / STARTED).unlink()  # last: without either file a kill here would cost the finished work
         _publish(part, folder)
         whole = _read_record(folder)
         assert whole is not None, f"{folder / RECORD} was just written"
@@ -200,7 +200,7 @@ def _read_record(folder: Path) -> StageRecord | None:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / STARTED)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 

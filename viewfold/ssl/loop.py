@@ -124,13 +124,19 @@ def _speed(steps: Sequence[Step]) -> dict[str, float]:
 
 
 def _cut(path: Path, last_step: int) -> None:
+    """Cut in place: whoever follows the file must never find it empty."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if _step_of(line) <= last_step), encoding="utf-8")
+    with path.open("r+b") as file:
+        kept = 0
+        for line in file:
+            if _step_of(line) > last_step:
+                break
+            kept += len(line)
+        file.truncate(kept)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     """A line that a kill left unfinished belongs to no step that was kept."""
     try:
         return float(json.loads(line)["step"])
