@@ -106,6 +106,10 @@ def test_the_registered_model_answers_in_a_clean_process_for_any_batch_size(fold
     assert done.stdout.strip() == "[(1, 192), (3, 192)]", done.stderr
 
 
+def test_registering_leaves_the_environment_as_it_was(folder: Path) -> None:
+    assert not [name for name in os.environ if name in {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"}]
+
+
 def test_a_registered_model_holds_no_pickle(folder: Path) -> None:
     files = [path for path in (folder.parent / "mlartifacts").rglob("*") if path.is_file()]
     assert any(path.name == "encoder.safetensors" for path in files)

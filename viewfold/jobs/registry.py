@@ -19,6 +19,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # "INFO Creating initial MLflow database tables" and the like, set before mlflow configures its own logging.
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
+# Nothing about a run is sent to anybody but the server that was named.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 try:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
@@ -101,35 +104,22 @@ class Registry:
 
         The model has a tensor signature with a free batch axis: uint8 `[-1, -1, -1, 3]` to float32 `[-1, dim]`.
         """
-        import mlflow
         import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
-
-        from viewfold import __version__
 
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, dim))]),
         )
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
-            # It wants type hints and an example, from which it would guess the signature that it is given here.
-            warnings.simplefilter("ignore", UserWarning)
-            logged = mlflow.pyfunc.log_model(
-                name="encoder",
-                python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
-                artifacts={"encoder": str(encoder)},
-                signature=signature,
-                pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
-            )
-        if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
-            self.client.create_registered_model(name)
-        version = self.client.create_model_version(
-            name, source=logged.model_uri, run_id=run.run_id, tags=dict(tags), model_id=logged.model_id
-        ).version
-        self.client.set_registered_model_alias(name, alias, version)
+        with self._as_default():
+            logged = self._log(encoder, run, signature)
+            if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
+                self.client.create_registered_model(name)
+            version = self.client.create_model_version(
+                name, source=logged.model_uri, run_id=run.run_id, tags=dict(tags), model_id=logged.model_id
+            ).version
+            self.client.set_registered_model_alias(name, alias, version)
         return str(version)
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -144,16 +134,49 @@ class Registry:
             else:
                 name, _, number = body.partition("/")
                 found = self.client.get_model_version(name, number)
-            mlflow.set_tracking_uri(self.uri)
-            folder = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{name}/{found.version}", registry_uri=self.uri, tracking_uri=self.uri
-            )
+            with self._as_default():
+                folder = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}")
         except MlflowException as error:
             raise InvalidInput(f"{uri}: not found in {self.uri}: {_first_line(error)}") from None
         encoder = next(Path(folder).glob("artifacts/*/encoder.json"), None)
         if encoder is None:
             raise InvalidInput(f"{uri}: this model holds no viewfold encoder folder")
         return ModelVersion(name, str(found.version), encoder.parent, dict(found.tags))
+
+    def _log(self, encoder: Path, run: TrackedRun, signature: Any) -> Any:
+        """The encoder folder as a model of `run`."""
+        import mlflow
+
+        from viewfold import __version__
+
+        with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
+            # It wants type hints and an example, from which it would guess the signature that it is given here.
+            warnings.simplefilter("ignore", UserWarning)
+            return mlflow.pyfunc.log_model(
+                name="encoder",
+                python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
+                artifacts={"encoder": str(encoder)},
+                signature=signature,
+                pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
+            )
+
+    @contextmanager
+    def _as_default(self) -> Iterator[None]:
+        """This server as the one that mlflow's module functions use; they set it in the environment, too."""
+        import mlflow
+
+        names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+        before = {name: os.environ.get(name) for name in names}
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before[names[0]])  # type: ignore[arg-type]  # None is what it starts with
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
