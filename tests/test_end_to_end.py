@@ -188,3 +188,17 @@ def test_a_run_whose_driver_was_killed_goes_on_from_its_checkpoint(tmp_path: Pat
     assert [row["step"] for row in rows] == list(range(1, 401))
     # What was done before the kept checkpoint was not done again.
     assert rows[:kept] == before[:kept]
+
+
+def test_ctrl_c_ends_a_training_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "viewfold.cli", "pretrain", "smoke", "--out", str(out), "pretrain.steps=4000"]
+    running = subprocess.Popen([*command, "pretrain.log_every=1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (out / "pretrain.part" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, lines = running.communicate(timeout=120)
+    assert running.returncode == 130, lines
+    assert lines.splitlines()[-1].startswith("interrupted; the same command goes on")
+    assert "Traceback" not in lines

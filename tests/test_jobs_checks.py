@@ -10,6 +10,7 @@ from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.jobs.train import TrainJob, check_training
 from viewfold.pipeline.manifest import index_shards
 
 
@@ -38,6 +39,7 @@ def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
         ("encoder.backbone=resnet-smal", "did you mean"),
         ("pretrain.method.transformation=rotation", "latent"),
         ("held_out=[mars]", "unknown domain 'mars'"),
+        ("encoder.preprocessing.image_size=32", "stream.image_size=64, but the encoder takes 32 px images"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_any_worker(override: str, says: str, tmp_path: Path) -> None:
@@ -71,6 +73,9 @@ def test_shards_without_labels_are_refused_where_labels_are_needed(tmp_path: Pat
     ("overrides", "says"),
     [
         (["index=null"], "register_as needs index"),
+        (["register_as=it's"], "register_as takes letters"),
+        (["compare.k=0"], "k and gallery must be at least 1"),
+        (["index.thumbnail_px=0"], "thumbnail_px must be at least 8"),
         (["embed=null"], "index needs embed"),
         (["held_out=[]", "compare=null"], "evaluate needs other data"),
         (["held_out=[]", "evaluate=null"], "compare asks with the images of `held_out`"),
@@ -79,3 +84,33 @@ def test_shards_without_labels_are_refused_where_labels_are_needed(tmp_path: Pat
 def test_a_run_whose_stages_need_what_it_leaves_out_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         find("smoke", overrides)
+
+
+def test_a_domain_that_is_held_out_does_not_count_as_another_domain(tmp_path: Path) -> None:
+    shards = write_images(tmp_path / "shards", samples=24, domains=2)
+    index_shards(shards, tmp_path / "shards")
+    smoke = find("smoke", ["adapt.stream.batch_size=8"])
+    assert smoke.adapt is not None
+    job = TrainJob(
+        smoke.adapt,
+        tmp_path / "shards",
+        DataConfig(shards=("unused",), without_domains=("style-1",)),
+        smoke.encoder,
+        tmp_path / "out",
+    )
+    with pytest.raises(InvalidInput, match="needs two domains or more, the data has 1"):
+        check_training(job)
+
+
+def test_a_folder_with_other_things_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: true\n")
+    with pytest.raises(InvalidInput, match="holds other things than a run"):
+        run_recipe(find("smoke", []), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == "mine: true\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_a_file_is_not_taken_for_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot be a run folder"):
+        run_recipe(find("smoke", []), tmp_path / "file")

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from tiny import write_images, write_objects
 
-from viewfold.jobs.evaluate import EvaluateConfig, freeze, measure, translated
-from viewfold.pipeline.manifest import index_shards
+from viewfold.jobs.evaluate import EvaluateConfig, freeze, invariant_splits, measure, translated
+from viewfold.pipeline.manifest import ShardManifest, index_shards
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.evaluate import PairProbeConfig
 
@@ -24,23 +24,39 @@ def test_indices_are_translated_by_name() -> None:
     assert translated(indices, ["bird", "cat", "dog"], ["ant", "cat", "bird"]).tolist() == [2, 1, 3, -1]
 
 
-def test_the_same_images_under_a_smaller_vocabulary_are_still_recognised(tmp_path: Path) -> None:
-    everything = index_shards(write_images(tmp_path / "all", samples=24, labels=3), tmp_path / "all")
-    some = [row for row in range(24) if everything.label[row] == 2]
-    # The class of index 2 alone is index 0 in a manifest of its own.
-    only = tmp_path / "only" / "only.tar"
+def manifests(folder: Path) -> tuple[ShardManifest, ShardManifest]:
+    """24 images of three classes, and a manifest of its own for those of the last class."""
+    everything = index_shards(write_images(folder / "all", samples=24, labels=3), folder / "all")
+    keys = {everything.samples.key(row) for row in range(24) if everything.label[row] == 2}
+    only = folder / "only" / "only.tar"
     only.parent.mkdir()
     with tarfile.open(only, "w") as out:
-        for shard in sorted((tmp_path / "all").glob("*.tar")):
+        for shard in sorted((folder / "all").glob("*.tar")):
             with tarfile.open(shard) as tar:
                 for member in tar:
-                    if any(member.name.startswith(f"{everything.samples.key(row)}.") for row in some):
+                    if member.name.partition(".")[0] in keys:
                         out.addfile(member, tar.extractfile(member))
-    alone = index_shards([only], tmp_path / "only")
-    assert len(alone.labels) == 1
-    assert len(everything.labels) == 3
+    return everything, index_shards([only], folder / "only")
+
+
+def test_the_same_images_under_a_smaller_vocabulary_are_still_recognised(tmp_path: Path) -> None:
+    everything, alone = manifests(tmp_path)
+    assert (len(everything.labels), len(alone.labels)) == (3, 1)
     top1 = measure(small_encoder(), everything, alone, EvaluateConfig(k=1))[0]
     assert top1.value == 1.0
+
+
+def test_labels_and_groups_mean_the_same_in_gallery_and_queries(tmp_path: Path) -> None:
+    everything, alone = manifests(tmp_path)
+    encoder = small_encoder()
+    gallery, queries = invariant_splits(
+        freeze(encoder, everything), freeze(encoder, alone), train=everything, val=alone
+    )
+    names = [everything.groups[index] for index in queries.group]
+    assert names == [alone.groups[index] for index in alone.group]
+    assert {everything.labels[index] for index in queries.label} == {"class-2"}
+    # Each thing is drawn once in each of two domains: a query's own group is two images of the gallery, no others.
+    assert (queries.group[:, None] == gallery.group[None, :]).sum(dim=1).tolist() == [2] * len(alone)
 
 
 def test_objects_with_poses_get_a_rotation_measure_and_others_none(tmp_path: Path) -> None:

@@ -75,10 +75,7 @@ def evaluate_encoder(
 def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: EvaluateConfig) -> list[Measure]:
     """kNN and linear accuracy of the invariant part, rotation R2 of the equivariant part, effective rank of each."""
     known, asked = freeze(encoder, train), freeze(encoder, val)
-    shelf = Split.of(known.features.invariant, known.label, known.group)
-    # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
-    label = translated(asked.label, val.labels, train.labels)
-    queries = Split.of(asked.features.invariant, label, translated(asked.group, val.groups, train.groups))
+    shelf, queries = invariant_splits(known, asked, train=train, val=val)
     measures = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
     measures += linear_accuracy(shelf, queries, seed=config.seed)
     if asked.features.equivariant.shape[1] and known.latents is not None and asked.latents is not None:
@@ -95,6 +92,15 @@ def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: 
         )
         measures += relation_r2(train_pairs, val_pairs, config.probe, seed=config.seed)
     return [*measures, rank_measure(asked.features.invariant)]
+
+
+def invariant_splits(known: Frozen, asked: Frozen, *, train: ShardManifest, val: ShardManifest) -> tuple[Split, Split]:
+    """Gallery and queries of the invariant part, labels and groups of both in the vocabularies of `train`."""
+    # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
+    label = translated(asked.label, val.labels, train.labels)
+    group = translated(asked.group, val.groups, train.groups)
+    gallery = Split.of(known.features.invariant, known.label, known.group)
+    return gallery, Split.of(asked.features.invariant, label, group)
 
 
 def translated(indices: NDArray[np.int64], own: Sequence[str], other: Sequence[str]) -> NDArray[np.int64]:
