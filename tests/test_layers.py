@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "viewfold"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FLOOR = {"errors", "config", "keyed", "values"}
+FLOOR = {"errors", "config", "folders", "keyed", "values"}
 LIBRARIES = {"pipeline", "augment", "ssl", "retrieval"}
 MAY_IMPORT = {
     **dict.fromkeys(FLOOR, FLOOR),

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import viewfold
 from viewfold.config import fingerprint
 from viewfold.errors import InvalidInput
+from viewfold.folders import publish
 
 FORMAT = 1
 RECORD = "stage.json"
@@ -93,7 +94,7 @@ def run_stage(
             )
             _write_record(record)
             (part / STARTED).unlink()  # last: without either file a kill here would cost the finished work
-        _publish(part, folder)
+        publish(part, folder)
         whole = _read_record(folder)
         assert whole is not None, f"{folder / RECORD} was just written"
         return replace(whole, reused=False)
@@ -167,20 +168,6 @@ def _prepare(part: Path, mark: str) -> None:
         write_whole(started, lambda file: file.write(mark.encode()))
 
 
-def _publish(part: Path, folder: Path) -> None:
-    for path in [*part.rglob("*"), part]:
-        _sync(path)
-    old = folder.with_name(f"{folder.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    _sync(folder.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
 def _write_record(record: StageRecord) -> None:
     data = {"format": FORMAT} | asdict(record)
     del data["folder"], data["reused"]
@@ -202,11 +189,3 @@ def _read_record(folder: Path) -> StageRecord | None:
 def _sizes(folder: Path) -> dict[str, int]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / STARTED)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

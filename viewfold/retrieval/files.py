@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.folders import whole_folder
 
 
 @contextmanager
@@ -17,26 +16,14 @@ def published(out: Path, *, marker: str) -> Iterator[Path]:
     """A folder beside `out` to fill; it takes the place of `out` when the block ends well and vanishes otherwise.
 
     An older folder is replaced only if it holds the file `marker`, so that a mistyped path costs nobody their data.
-    Replacing takes two renames: a reader may for a moment find no folder, and never half of one.
 
     Raises:
         InvalidInput: `out` is a file, or a folder with other things in it.
     """
     if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out}: exists and holds no {marker}; name another folder or remove it")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed and had this number before
-    aside.mkdir(parents=True)
-    try:
+    with whole_folder(out) as aside:
         yield aside
-        _sync(aside)
-        if out.exists():
-            out.rename(old)
-        aside.rename(out)
-    finally:
-        for leftover in (aside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -98,13 +85,3 @@ def check_sha256(folder: Path, expected: Mapping[str, str]) -> None:
                 f"{path}: damaged or changed, its sha256 begins with {found[:12]} where {digest[:12]} is recorded; "
                 "copy the folder again or make it again"
             )
-
-
-def _sync(folder: Path) -> None:
-    """Force what the folder holds to the disk, so that the rename cannot arrive there first."""
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from viewfold.errors import InvalidInput
+from viewfold.folders import make_part, publish
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.engine import AbstractEngine
-from viewfold.ssl.folders import make_part, publish
 from viewfold.values import Batch
 
 

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from viewfold.config import Config, dump, parse
 from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.folders import whole_folder
 from viewfold.ssl.backbones import build_backbone
-from viewfold.ssl.folders import whole_folder
 
 FORMAT = 1
 """Version of the encoder folder; a reader refuses any other."""

@@ -29,13 +29,22 @@ def make_part(folder: Path) -> Path:
 
 
 def publish(part: Path, folder: Path) -> None:
-    """Rename, once every byte is on the disk: a crash after it must not leave an empty file under the final name."""
+    """Rename `part` to `folder`, replacing what was there, once every byte is on the disk.
+
+    Replacing takes two renames: a reader may for a moment find no folder, and never half of one. A crash leaves the old
+    folder or the new one, none of its files empty.
+    """
     for path in [*part.rglob("*"), part]:
         _sync(path)
+    old = folder.with_name(f"{folder.name}.old")
+    if old.exists():  # left by a process that was killed
+        shutil.rmtree(old)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(old)
     part.rename(folder)
     _sync(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _sync(path: Path) -> None:
