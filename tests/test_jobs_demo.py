@@ -83,5 +83,5 @@ def test_a_second_demo_finds_everything(folder: Path, capsys: pytest.CaptureFixt
     run_demo(folder, {"objects": short(objects_demo), "emoji": short(emoji_demo)})
     printed = capsys.readouterr().out
     assert (folder / "objects" / "pretrain" / "stage.json").read_text() == before
-    assert printed.count("found") == 11
+    assert printed.count("found") == 12
     assert "viewfold ask" in printed
