@@ -108,8 +108,8 @@ def checkpoint_hook(*, every: int, save: Callable[[Progress], object]) -> Hook:
 
 
 def _means(step: Step) -> dict[str, Any]:
-    """Terms and facts of this step as means over ranks: a rank's own value is only its share."""
-    values = step.outcome.terms | step.outcome.facts
+    """Terms and (as `fact/NAME`) facts of this step as means over ranks: a rank's own value is only its share."""
+    values = step.outcome.terms | {f"fact/{name}": value for name, value in step.outcome.facts.items()}
     with torch.no_grad():
         means = (sum_over_ranks(torch.stack([v.detach().float() for v in values.values()])) / world_size()).tolist()
     named = dict(zip(values, means, strict=True))
