@@ -92,7 +92,9 @@ def import_images(
         manifest = import_folder(
             folder, out, csv=csv, columns=headers, shard_bytes=shard_bytes, skip_bad=skip_bad, progress=bar.advance
         )
-    return f"{len(manifest)} images in {len(manifest.shards)} shards, manifest {manifest.hash[:16]}: {out}"
+    labelled = int((manifest.label >= 0).sum())
+    counts = f"{len(manifest)} images ({labelled} with a label) in {len(manifest.shards)} shards"
+    return f"{counts}, manifest {manifest.hash[:16]}: {out}"
 
 
 def index_shards_to(shards: list[str], out: Path) -> str:

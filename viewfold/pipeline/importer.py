@@ -165,7 +165,9 @@ def _report(refused: Sequence[_Refused], num_sources: int, out: Path, *, skip_ba
         return
     first = f"{refused[0].image}: {refused[0].reason}"
     if not skip_bad:
-        raise InvalidInput(f"{first} ({len(refused)} of {num_sources} images cannot be read; skip_bad leaves them out)")
+        raise InvalidInput(
+            f"{first} ({len(refused)} of {num_sources} images cannot be read; --skip-bad leaves them out)"
+        )
     if len(refused) == num_sources:
         raise InvalidInput(f"{first} (none of {num_sources} images can be read)")
     lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in refused)
