@@ -1,7 +1,9 @@
 """Fixtures that several test files share; markers are declared in pyproject.toml."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ def ray_local() -> Iterator[None]:
         )  # workers import the tests
         with ray_session():
             yield
+
+
+@pytest.fixture(scope="session")
+def plain_process() -> Iterator[ProcessPoolExecutor]:
+    """Another process, where no checker of shapes sits on the functions: the compiler cannot look through one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,18 @@ def parse(cls: type[C], data: Mapping[str, Any], where: str = "configuration") -
         raise InvalidInput(f"{where}: {_first_problem(cls, error)}") from None
 
 
+def check_ranges(config: Config, **ranges: tuple[float, float]) -> None:
+    """For `__post_init__`: each named field lies between its two ends, both included.
+
+    Raises:
+        ValueError: one does not; names the field, what is allowed and what it is.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie in {low:.4g}..{high:.4g}, got {value}")
+
+
 def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """Read a YAML file and apply `a.b=value` overrides."""
     if not path.is_file():

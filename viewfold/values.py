@@ -1,6 +1,7 @@
 """The values that cross from one library to the next: types only, no logic."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class Views:
     images: Tensor
     """float32 `[view, batch, 3, height, width]` in 0..1."""
     params: Tensor | None
-    """float32 `[view, batch, param]`: what was done to make each view (drawn), or the recorded latents of an object."""
+    """float32 `[view, batch, param]`: the recorded latents of an object, then what was drawn to make each view."""
     names: tuple[str, ...]
     """Name and unit of each column of `params`, such as `rotation_rad`."""
     label: Tensor
@@ -45,3 +46,9 @@ class Views:
     """int64 `[batch]`, -1 for none."""
     group: Tensor
     """int64 `[batch]`, -1 for none."""
+    relative: Tensor | None = None
+    """float32 `[batch, relative]`: what takes the first view to the second, of what was drawn."""
+    relative_names: tuple[str, ...] = ()
+    """Name and unit of each column of `relative`."""
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars worth logging about how the views came out, such as `fold_fraction`."""

@@ -1,19 +1,17 @@
-"""The affine family: rotation, scale, shear and translation about the image's centre, executed by Kornia."""
+"""The affine family: rotation, scale, shear and translation about the image's centre, drawn uniformly."""
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from viewfold.augment.kornia_ops import random_affine
-from viewfold.augment.params import draw_columns
-from viewfold.augment.transform import Transform
-from viewfold.config import Config
+from viewfold.augment.draws import uniforms_between
+from viewfold.augment.frame import Frame
+from viewfold.augment.pull_back import undo_shear
+from viewfold.augment.transform import Geometric
+from viewfold.config import Config, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,48 +28,33 @@ class AffineConfig(Config):
     """Largest shift along each axis, as a part of the image's side, 0..1."""
 
     def __post_init__(self) -> None:
-        limits = {"rotation_rad": math.pi, "log_scale": math.log(10), "shear_rad": 1.5, "translate_ratio": 1.0}
-        for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} must lie in 0..{limit:.4g}, got {getattr(self, name)}")
+        check_ranges(
+            self, rotation_rad=(0, math.pi), log_scale=(0, math.log(10)), shear_rad=(0, 1.5), translate_ratio=(0, 1)
+        )
 
 
-class Affine(Transform):
-    """Warps by `shift . rotate . scale . shear`, about the centre, with reflected borders.
+class Affine(Geometric):
+    """Moves the content by A = shift . rotate . scale . shear about the centre: u(p) = c + A^-1 (p - c - t).
 
     Scale is held as its logarithm, so that 0 is the identity in every column.
     """
 
-    names: ClassVar[tuple[str, ...]] = (
-        "rotation_rad",
-        "log_scale",
-        "shear_rad",
-        "translate_x_ratio",
-        "translate_y_ratio",
-    )
+    is_affine: ClassVar[bool] = True
+    names = ("rotation_rad", "log_scale", "shear_rad", "translate_x_ratio", "translate_y_ratio")
 
     def __init__(self, config: AffineConfig) -> None:
         shift = config.translate_ratio
         self._reach = (config.rotation_rad, config.log_scale, config.shear_rad, shift, shift)
 
-    def draw(self, keys: NDArray[np.uint64]) -> NDArray[np.float64]:
+    def draw(self, keys: Int64[Tensor, " batch"]) -> Float[Tensor, "batch draw"]:
         """Each column uniform between minus and plus its configured reach."""
-        return draw_columns(keys, {name: (-far, far) for name, far in zip(self.names, self._reach, strict=True)})
+        return uniforms_between(keys, {name: (-far, far) for name, far in zip(self.names, self._reach, strict=True)})
 
-    def apply(self, images: Float[Tensor, "batch 3 height width"], params: Float[Tensor, "batch 5"]) -> Tensor:
-        """Values stay within the range of the input: bilinear weights are a mean."""
-        return random_affine()(images, params=kornia_affine(params, height=images.shape[-2], width=images.shape[-1]))
-
-
-def kornia_affine(params: Float[Tensor, "batch 5"], *, height: int, width: int) -> dict[str, Tensor]:
-    """Our columns as `RandomAffine` takes them: degrees, pixels, factors, the centre as (x, y) of pixel centres."""
-    rotation, log_scale, shear, shift_x, shift_y = params.unbind(1)
-    centre = params.new_tensor([(width - 1) / 2, (height - 1) / 2])
-    return {
-        "angle": rotation.rad2deg(),
-        "scale": log_scale.exp()[:, None].expand(-1, 2),
-        "shear_x": shear.rad2deg(),
-        "shear_y": torch.zeros_like(shear),
-        "translations": torch.stack([shift_x * width, shift_y * height], dim=1),
-        "center": centre.expand(len(params), 2),
-    }
+    def pull_back(
+        self, points: Float[Tensor, "batch 2 rows columns"], draws: Float[Tensor, "batch draw"], frame: Frame
+    ) -> Float[Tensor, "batch 2 rows columns"]:
+        """Where each point is read."""
+        rotation, scale, shear, shift_x, shift_y = draws[:, :, None, None].unbind(1)
+        width, height = frame.extent
+        x, y = points[:, 0] - shift_x * width, points[:, 1] - shift_y * height
+        return undo_shear(x, y, rotation, scale, scale, shear)

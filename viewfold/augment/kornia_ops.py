@@ -1,45 +1,20 @@
-"""The Kornia augmentations that carry out what was drawn; the only file that imports kornia.
+"""What Kornia carries out for our families; kornia is imported when an operation is called, not before."""
 
-Callers always hand in `params`, and Kornia then draws nothing. Kornia keeps a reference to the last `params`, which
-nothing here reads.
-"""
-
-import functools
-from collections.abc import Callable
-from types import ModuleType
-
+from jaxtyping import Float
 from torch import Tensor
 
 from viewfold.errors import MissingDependency
 
-Operation = Callable[..., Tensor]
-"""Called as `operation(images, params=...)` with one row of every parameter for each image."""
 
+def solarize(images: Float[Tensor, "batch 3 height width"], threshold: float) -> Float[Tensor, "batch 3 height width"]:
+    """Values from `threshold` on become one minus themselves.
 
-@functools.cache
-def random_affine() -> Operation:
-    """`RandomAffine`, bilinear. Reflected borders: a black frame would tell the network what the transformation was."""
-    operation: Operation = _kornia().RandomAffine(degrees=0.0, p=1.0, padding_mode="reflection", align_corners=False)
-    return operation
-
-
-@functools.cache
-def color_jitter() -> Operation:
-    """`ColorJitter`: multiplicative brightness, contrast about the mean luma, then saturation and hue."""
-    operation: Operation = _kornia().ColorJitter(p=1.0)
-    return operation
-
-
-@functools.cache
-def random_grayscale() -> Operation:
-    """`RandomGrayscale`. Only with `p` strictly between 0 and 1 does Kornia look at the gate in `params`."""
-    operation: Operation = _kornia().RandomGrayscale(p=0.5)
-    return operation
-
-
-def _kornia() -> ModuleType:
+    Raises:
+        MissingDependency: kornia is not installed.
+    """
     try:
-        import kornia.augmentation
+        from kornia.enhance import solarize as kornia_solarize
     except ModuleNotFoundError as error:
-        raise MissingDependency("augmentations need kornia: pip install 'viewfold[train]'") from error
-    return kornia.augmentation
+        raise MissingDependency("solarizing needs kornia: pip install 'viewfold[train]'") from error
+    solarized: Tensor = kornia_solarize(images, float(threshold))
+    return solarized
