@@ -38,6 +38,7 @@ def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
         ("encoder.equivariant_dim=500", "more than the 256 features"),
         ("encoder.backbone=resnet-smal", "did you mean"),
         ("pretrain.method.transformation=rotation", "latent"),
+        ("pretrain.policy={name: none}", "nothing is drawn that tells the two views apart"),
         ("held_out=[mars]", "unknown domain 'mars'"),
         ("encoder.preprocessing.image_size=32", "stream.image_size=64, but the encoder takes 32 px images"),
     ],
@@ -100,6 +101,18 @@ def test_a_domain_that_is_held_out_does_not_count_as_another_domain(tmp_path: Pa
     )
     with pytest.raises(InvalidInput, match="needs two domains or more, the data has 1"):
         check_training(job)
+
+
+def test_a_policy_that_spoils_its_views_is_warned_of_once_and_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index_shards(write_images(tmp_path / "shards", samples=24), tmp_path / "shards")
+    smoke = find("smoke", ["pretrain.stream.batch_size=8", "pretrain.policy={name: field-strong}"])
+    check_training(
+        TrainJob(smoke.pretrain, tmp_path / "shards", DataConfig(shards=("unused",)), smoke.encoder, tmp_path / "out")
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the warp's gradient budget")
 
 
 def test_a_folder_with_other_things_is_not_taken_for_a_run(tmp_path: Path) -> None:

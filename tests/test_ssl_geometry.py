@@ -1,4 +1,4 @@
-"""Quaternions against tabulated values and rotation matrices; relations against their definition."""
+"""Quaternions against tabulated values and rotation matrices."""
 
 import math
 
@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from viewfold.errors import InvalidInput
-from viewfold.ssl.geometry import RELATIONS, conjugate, quaternion_from_angles, quaternion_product, relative_rotation
-
-LATENTS = tuple(f"latent_{i}" for i in range(7))
+from viewfold.ssl.geometry import conjugate, quaternion_from_angles, quaternion_product, relative_rotation
 
 
 def _angles(number: int) -> Tensor:
@@ -67,43 +64,3 @@ def test_second_pose_is_the_first_times_the_relative_rotation() -> None:
     a, b = (torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
     rebuilt = quaternion_product(quaternion_from_angles(a), relative_rotation(a, b))
     torch.testing.assert_close(rebuilt, quaternion_from_angles(b))
-
-
-def test_relations_of_recorded_poses() -> None:
-    params = torch.rand(2, 4, 7)
-    first, second = params
-    rotation = relative_rotation(first[:, :3], second[:, :3])
-    torch.testing.assert_close(RELATIONS["rotation"](params, LATENTS), rotation)
-    with_colour = RELATIONS["rotation+colour"](params, LATENTS)
-    torch.testing.assert_close(with_colour[:, :4], rotation)
-    torch.testing.assert_close(with_colour[:, 4:], second[:, [3, 6]] - first[:, [3, 6]])
-
-
-def test_columns_are_found_by_name() -> None:
-    params = torch.rand(2, 4, 8)
-    names = ("rotation_rad", *LATENTS)
-    moved = RELATIONS["rotation"](params[..., 1:], LATENTS)
-    torch.testing.assert_close(RELATIONS["rotation"](params, names), moved)
-
-
-@pytest.mark.parametrize(("name", "num_outputs"), [("rotation", 4), ("rotation+colour", 6), ("difference", 7)])
-def test_relations_tell_their_width(name: str, num_outputs: int) -> None:
-    assert RELATIONS[name].num_outputs(LATENTS) == num_outputs
-    assert RELATIONS[name](torch.rand(2, 3, 7), LATENTS).shape == (3, num_outputs)
-
-
-def test_difference_is_second_minus_first() -> None:
-    params = torch.rand(2, 3, 2)
-    torch.testing.assert_close(RELATIONS["difference"](params, ("a", "b")), params[1] - params[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "columns", "message"),
-    [
-        ("rotation", ("rotation_rad", "shear_rad"), "record rotation_rad, shear_rad and .* needs latent_0, latent_1"),
-        ("difference", (), "record no parameters and .* choose another of: difference, rotation"),
-    ],
-)
-def test_missing_columns_are_named(name: str, columns: tuple[str, ...], message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
-        RELATIONS[name].num_outputs(columns)

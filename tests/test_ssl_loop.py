@@ -21,6 +21,7 @@ from viewfold.values import Batch, Views
 
 STEPS = 5
 OPTIM = OptimConfig(schedule="cosine", warmup_steps=2, lr=1e-2)
+TERMS = ("invariance", "equivariance", "variance", "prediction_variance", "covariance")
 
 
 def local() -> LocalEngine:
@@ -109,12 +110,29 @@ def test_rows_say_what_the_step_did(tmp_path: Path) -> None:
     assert [row["step"] for row in (first, second, last)] == [2, 4, 5]
     assert [row["epoch"] for row in (first, second, last)] == [0, 0, 1]
     assert last["samples"] == 5 * GLOBAL_BATCH
-    terms = ("invariance", "equivariance", "variance", "prediction_variance", "covariance")
-    assert first["loss"] == pytest.approx(sum(first[name] for name in terms), rel=1e-6)
+    assert first["loss"] == pytest.approx(sum(first[name] for name in TERMS), rel=1e-6)
     assert first["lr"] == OPTIM.lr  # the second of two warm-up steps
     assert first["samples_s"] > 0
     assert 0 <= first["data_wait"] <= 1
     assert {f"{what}/{part}" for what in ("spread", "effective_rank") for part in ("all", "invariant")} <= set(first)
+
+
+def test_facts_of_the_views_are_logged_as_means_over_ranks(tmp_path: Path) -> None:
+    run_ranks(folding_run, tmp_path)
+    (row,) = rows(tmp_path)
+    assert row["fact/fold_fraction"] == pytest.approx(0.25)
+    assert row["loss"] == pytest.approx(sum(row[name] for name in TERMS), rel=1e-6)  # facts are no part of it
+
+
+def folding_run(folder: Path) -> None:
+    """One step on views of which half are folded on the second rank, and none on the first."""
+
+    def folding(batch: Batch) -> Views:
+        return replace(make_views(batch), facts={"fold_fraction": torch.tensor(0.5 * rank())})
+
+    progress, watch = Progress(), CollapseWatch(WatchConfig())
+    hook = metrics_hook(folder / "metrics.jsonl", every=1, progress=progress, watch=watch)
+    train(local(), batches(), folding, progress=progress, steps=1, hooks=[hook])
 
 
 def test_hooks_see_every_step_in_order() -> None:

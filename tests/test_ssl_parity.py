@@ -14,7 +14,8 @@ from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Task
 from viewfold.values import Views
 
-TASK = Task(param_names=tuple(f"latent_{i}" for i in range(7)), num_labels=3, num_domains=2)
+DRAWN = ("rotation_rad", "log_scale_x")
+TASK = Task(tuple(f"latent_{i}" for i in range(7)), num_labels=3, num_domains=2, relative_names=DRAWN)
 NUM_SAMPLES = 8
 
 
@@ -23,10 +24,12 @@ def _views() -> Views:
     generator = torch.Generator().manual_seed(5)
     images = torch.rand(2, NUM_SAMPLES, 3, 16, 16, dtype=torch.float64, generator=generator)
     params = torch.rand(2, NUM_SAMPLES, 7, dtype=torch.float64, generator=generator)
+    relative = torch.rand(NUM_SAMPLES, 2, dtype=torch.float64, generator=generator)
     label, domain = torch.tensor([0, 0, 0, -1, 1, 0, 1, 2]), torch.tensor([0, 1, 0, 1, 0, 0, 1, 1])
     own = slice(rank() * NUM_SAMPLES // world_size(), (rank() + 1) * NUM_SAMPLES // world_size())
     group = torch.arange(NUM_SAMPLES)
-    return Views(images[:, own], params[:, own], TASK.param_names, label[own], domain[own], group[own])
+    known = (params[:, own], TASK.param_names, label[own], domain[own], group[own])
+    return Views(images[:, own], *known, relative=relative[own], relative_names=DRAWN)
 
 
 def _mean_over_ranks(x: Tensor) -> Tensor:
@@ -56,6 +59,7 @@ def _step(data: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     "data",
     [
         pytest.param({"name": "sie", "expander_widths": [24, 16]}, id="sie"),
+        pytest.param({"name": "sie", "expander_widths": [24, 16], "transformation": "drawn"}, id="sie-drawn"),
         pytest.param({"name": "cci"}, id="cci"),
         pytest.param({"name": "cci", "form": "out", "positives": "cross_domain", "tau": 0.1}, id="cci-robust"),
     ],

@@ -18,6 +18,7 @@ from viewfold.values import Views
 
 PUBLISHED = SIEConfig()
 POSE = tuple(f"latent_{i}" for i in range(7))
+DRAWN = ("rotation_rad", "log_scale_x")
 
 
 def _terms(inputs: Sequence[Tensor], config: SIEConfig = PUBLISHED) -> dict[str, Tensor]:
@@ -98,6 +99,8 @@ def _views(num_views: int = 2, *, known: bool = True) -> Views:
         label=unknown,
         domain=unknown,
         group=unknown,
+        relative=torch.rand(6, 2) if known else None,
+        relative_names=DRAWN if known else (),
     )
 
 
@@ -118,6 +121,19 @@ def test_each_part_gets_an_expander_of_its_own_width() -> None:
     assert method.predict.weight.shape == (16, 16, 6)
 
 
+def test_predictor_follows_what_was_drawn() -> None:
+    drawn = replace(SMALL, transformation="drawn")
+    method = SIE.build(drawn, _encoder(), Task((), 0, relative_names=DRAWN)).eval()
+    assert method.predict.weight.shape == (16, 16, 2)
+    views = replace(_views(), params=None, names=())
+    assert views.relative is not None
+    # Linear in the transformation: none drawn predicts zeros, so the target's own square is left.
+    still = method(replace(views, relative=torch.zeros_like(views.relative))).terms["equivariance"]
+    target = method.expand_equivariant(method.encoder(views.images[1])[:, method.encoder.parts["equivariant"]])
+    torch.testing.assert_close(still, 4.5 * target.square().mean())
+    assert not torch.isclose(method(views).terms["equivariance"], still)
+
+
 def test_invariance_does_not_reach_the_equivariant_part() -> None:
     method = SIE.build(replace(SMALL, equivariance_factor=0, variance=0, covariance=0), _encoder(), Task(POSE, 0))
     loss = torch.stack([*method(_views()).terms.values()]).sum()
@@ -133,13 +149,17 @@ def test_encoder_without_both_parts_is_refused(equivariant_dim: int) -> None:
         SIE.build(SMALL, _encoder(equivariant_dim), Task(POSE, 0))
 
 
-def test_data_without_the_transformation_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"views record no parameters .* needs latent_0"):
-        SIE.build(SMALL, _encoder(), Task((), 0))
+@pytest.mark.parametrize(
+    ("transformation", "message"),
+    [("rotation", r"views record no parameters .* needs latent_0"), ("drawn", r"nothing is drawn .* set policy\.name")],
+)
+def test_data_without_the_transformation_is_refused(transformation: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        SIE.build(replace(SMALL, transformation=transformation), _encoder(), Task((), 0))
 
 
 @pytest.mark.parametrize(
-    ("views", "message"), [(_views(1), "got 1 with parameters"), (_views(known=False), "2 without")]
+    ("views", "message"), [(_views(1), "two views, got 1; choose"), (_views(known=False), "needs latent_0")]
 )
 def test_views_that_cannot_be_compared_are_refused(views: Views, message: str) -> None:
     method = SIE.build(SMALL, _encoder(), Task(POSE, 0))

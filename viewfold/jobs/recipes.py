@@ -48,7 +48,7 @@ def emoji_demo() -> RunConfig:
         held_out=("twemoji",),
         encoder=EncoderConfig(backbone="resnet-small", equivariant_dim=64),
         pretrain=TrainConfig(
-            method=SIEConfig(transformation="difference", expander_widths=(256, 256)),
+            method=SIEConfig(transformation="drawn", expander_widths=(256, 256)),
             policy=AffineColourPolicy(),
             stream=StreamConfig(batch_size=64),
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),

@@ -4,13 +4,23 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
-from viewfold.augment import POLICIES, NonePolicy, PolicyConfig, make_views, param_names
+from viewfold.augment import (
+    POLICIES,
+    NonePolicy,
+    PolicyConfig,
+    make_views,
+    param_names,
+    policy_warnings,
+    relative_names,
+    view_param_names,
+)
 from viewfold.config import Config, chosen, dump
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
@@ -37,6 +47,8 @@ class TrainConfig(Config):
 
     method: Annotated[MethodConfig, chosen("method", METHOD_CONFIGS)]
     policy: Annotated[PolicyConfig, chosen("policy", POLICIES)] = field(default_factory=NonePolicy)
+    compile_views: bool = False
+    """Fuse the drawing of views with torch.compile: for GPUs; the first step takes a minute."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     steps: int = 1000
@@ -75,7 +87,7 @@ class TrainJob:
 
 
 def check_training(job: TrainJob) -> None:
-    """Find what would stop every worker in its first second, before any is started.
+    """Find what would stop every worker in its first second, before any is started; warn of what would spoil the views.
 
     Raises:
         InvalidInput: samples, batch, workers, encoder and method do not fit together; says which and how to mend it.
@@ -90,6 +102,8 @@ def check_training(job: TrainJob) -> None:
             "later given; set both to the same"
         )
     _build_method(job.config, manifest, encoder)
+    for warning in policy_warnings(job.config.policy):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str) -> dict[str, Any]:
@@ -158,7 +172,9 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     train(
         engine,
         batches,
-        lambda batch: make_views(batch, config.policy, seed=config.seed, device=worker.device),
+        partial(
+            make_views, policy=config.policy, seed=config.seed, device=worker.device, compiled=config.compile_views
+        ),
         progress=standing,
         steps=config.steps,
         hooks=[
@@ -196,10 +212,14 @@ def build_engine(
 
 
 def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
-    names = param_names(config.policy, num_images=2 if config.stream.pair else 1, num_latents=manifest.num_latents)
-    # The domains that are there: those held out stay in the vocabulary.
-    num_domains = len(np.unique(manifest.domain[manifest.domain >= 0]))
-    task = Task(param_names=names, num_labels=len(manifest.labels), num_domains=num_domains)
+    num_images = 2 if config.stream.pair else 1
+    task = Task(
+        param_names=view_param_names(config.policy, num_images=num_images, num_latents=manifest.num_latents),
+        num_labels=len(manifest.labels),
+        # The domains that are there: those held out stay in the vocabulary.
+        num_domains=len(np.unique(manifest.domain[manifest.domain >= 0])),
+        relative_names=relative_names(param_names(config.policy)),
+    )
     return METHODS[config.method.name].build(config.method, encoder, task)
 
 

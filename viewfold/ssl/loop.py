@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,9 @@ def train(
         wait_s = time.perf_counter() - asked
         if batch is None:
             raise TrainingStopped(f"step {progress.step}: the stream ended, {steps - progress.step} steps too early")
-        outcome = engine(make_views(batch))
+        views = make_views(batch)
+        outcome = engine(views)
+        outcome = replace(outcome, facts={**views.facts, **outcome.facts})  # one way into the metrics for both
         engine.backward(torch.stack(list(outcome.terms.values())).sum())
         engine.step()
         num_samples = progress.advance(batch)
@@ -74,9 +76,9 @@ def train(
 def metrics_hook(path: Path, *, every: int, progress: Progress, watch: CollapseWatch) -> Hook:
     """Every `every` steps and at the end: stop on numbers that are not finite, look for collapse, append a JSONL row.
 
-    A row holds step, samples, epoch, loss, each term and fact (means over ranks), lr, samples_s (all ranks), data_wait
-    (share of the time) and what `watch` sees; rank 0 writes it. Rows after `progress`, left by a run that was cut after
-    its last checkpoint, are removed first.
+    A row holds step, samples, epoch, loss, each term, each fact of method and views (means over ranks), lr, samples_s
+    (all ranks), data_wait (share of the time) and what `watch` sees; rank 0 writes it. Rows after `progress`, left by a
+    run that was cut after its last checkpoint, are removed first.
     """
     if rank() == 0:
         _cut(path, progress.step)

@@ -27,6 +27,8 @@ class Task:
     """Classes in the manifest; 0 when nothing is labelled."""
     num_domains: int = 0
     """Domains in the manifest."""
+    relative_names: tuple[str, ...] = ()
+    """Columns of `Views.relative`; empty when nothing that the views differ in is drawn."""
 
 
 @dataclass(frozen=True)

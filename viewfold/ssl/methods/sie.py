@@ -12,10 +12,10 @@ from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
-from viewfold.ssl.geometry import RELATIONS
 from viewfold.ssl.heads import LinearHypernetwork, expander
 from viewfold.ssl.losses import covariance_loss, equivariance_loss, invariance_loss, variance_hinge
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
+from viewfold.ssl.methods.relations import RELATIONS
 from viewfold.values import Views
 
 
@@ -25,7 +25,8 @@ class SIEConfig(MethodConfig):
 
     name: Literal["sie"] = "sie"
     transformation: str = "rotation"
-    """What the equivariant part must follow: a relation between the two views' parameters."""
+    """What the equivariant part must follow: `rotation`, `rotation+colour` or `difference` of recorded latents, or what
+    was `drawn` to make the views."""
     expander_widths: tuple[int, ...] = (1024, 1024, 1024)
     """Of each of the two expanders: hidden layers, then the embedding."""
     invariance: float = 10.0
@@ -70,20 +71,19 @@ class SIE(Method):
                     f"method sie needs an encoder with both parts and its {name} part is empty; set "
                     f"encoder.equivariant_dim between 1 and {encoder.dim - 1}"
                 )
-        num_params = RELATIONS[config.transformation].num_outputs(task.param_names)
+        num_params = RELATIONS[config.transformation].num_outputs(task)
         return cls(config, encoder, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:
-        if len(views.images) != 2 or views.params is None:
+        if len(views.images) != 2:
             raise InvalidInput(
-                f"method sie compares two views whose parameters are known, got {len(views.images)} "
-                f"{'without' if views.params is None else 'with'} parameters; choose a policy that draws two views, "
-                "or pairs of images with latents"
+                f"method sie compares two views, got {len(views.images)}; choose a policy that draws two, or pairs of "
+                "images with latents"
             )
         features = each_view(self.encoder, views.images)
         a, b = each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]])
         x, y = each_view(self.expand_equivariant, features[:, :, self.encoder.parts["equivariant"]])
-        z = RELATIONS[self.config.transformation](views.params, views.names)
+        z = RELATIONS[self.config.transformation](views)
         terms = sie_terms((a, x), (b, y), self.predict(x, z), self.config)
         return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)))
 

@@ -1,0 +1,89 @@
+"""Relations against their definition: what each reads of the views, how wide it is, what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from viewfold.errors import InvalidInput
+from viewfold.ssl.geometry import relative_rotation
+from viewfold.ssl.methods import Task
+from viewfold.ssl.methods.relations import RELATIONS
+from viewfold.values import Views
+
+LATENTS = tuple(f"latent_{i}" for i in range(7))
+DRAWN = ("rotation_rad", "log_scale_x")
+TASK = Task(LATENTS + DRAWN, 0, relative_names=DRAWN)
+
+
+def _views() -> Views:
+    """Pairs of objects with latents, changed by what was drawn as well."""
+    unknown = torch.full((4,), -1)
+    return Views(
+        images=torch.rand(2, 4, 3, 8, 8),
+        params=torch.rand(2, 4, 9),
+        names=LATENTS + DRAWN,
+        label=unknown,
+        domain=unknown,
+        group=unknown,
+        relative=torch.rand(4, 2),
+        relative_names=DRAWN,
+    )
+
+
+def test_relations_of_recorded_poses() -> None:
+    views = _views()
+    assert views.params is not None
+    first, second = views.params
+    rotation = relative_rotation(first[:, :3], second[:, :3])
+    torch.testing.assert_close(RELATIONS["rotation"](views), rotation)
+    with_colour = RELATIONS["rotation+colour"](views)
+    torch.testing.assert_close(with_colour[:, :4], rotation)
+    torch.testing.assert_close(with_colour[:, 4:], second[:, [3, 6]] - first[:, [3, 6]])
+
+
+def test_columns_are_found_by_name() -> None:
+    views = _views()
+    assert views.params is not None
+    turned = replace(views, params=views.params.flip(2), names=views.names[::-1])
+    for name in ("rotation", "rotation+colour"):
+        torch.testing.assert_close(RELATIONS[name](turned), RELATIONS[name](views))
+
+
+def test_difference_is_second_minus_first_of_the_latents_alone() -> None:
+    views = _views()
+    assert views.params is not None
+    first, second = views.params[..., :7]
+    torch.testing.assert_close(RELATIONS["difference"](views), second - first)
+
+
+def test_what_was_drawn_is_handed_on_as_it_was_told() -> None:
+    views = _views()
+    assert views.relative is not None
+    assert torch.equal(RELATIONS["drawn"](views), views.relative)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_outputs"), [("rotation", 4), ("rotation+colour", 6), ("difference", 7), ("drawn", 2)]
+)
+def test_relations_tell_their_width(name: str, num_outputs: int) -> None:
+    assert RELATIONS[name].num_outputs(TASK) == num_outputs
+    assert RELATIONS[name](_views()).shape == (4, num_outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "message"),
+    [
+        ("rotation", ("rotation_rad", "shear_rad"), "record rotation_rad, shear_rad and .* needs latent_0, latent_1"),
+        ("rotation+colour", LATENTS[:3], "needs latent_3, latent_6"),
+        ("difference", (), "record no parameters and .* needs latents; choose another of: difference, drawn, rotation"),
+        ("difference", DRAWN, "record rotation_rad, log_scale_x and .* needs latents; choose another of: .*drawn"),
+        ("drawn", LATENTS, r"nothing is drawn .* set policy\.name to one that draws, such as affine"),
+    ],
+)
+def test_what_is_missing_is_named(name: str, columns: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        RELATIONS[name].num_outputs(Task(columns, 0))
+    views = replace(_views(), params=torch.rand(2, 4, len(columns)) if columns else None, names=columns, relative=None)
+    with pytest.raises(InvalidInput, match=message):
+        RELATIONS[name](views)
