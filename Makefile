@@ -9,7 +9,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11,$(shell $(p) -c "print('$(p)')" 2>/dev/null)) python3)
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input -qq install
-SUITES = $(filter-out __init__ machine,$(basename $(notdir $(wildcard benchmarks/*.py))))
+SUITES = $(filter-out __init__ machine measure,$(basename $(notdir $(wildcard benchmarks/*.py))))
 # One thread for each process: the tests start several on few cores.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 

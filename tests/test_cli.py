@@ -115,6 +115,91 @@ def test_names_are_listed_with_what_they_are(what: str, capsys: pytest.CaptureFi
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
 
 
+def test_policies_are_listed_alone_and_how_to_see_them_is_said_beside(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["list", "policies"])
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0].split()[0] == "affine"
+    assert "--sheets" not in said.out
+    assert "viewfold list policies --sheets FOLDER" in said.err
+
+
+def test_every_policy_is_drawn_on_shipped_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = accepted(capsys, "list", "policies", "--sheets", str(tmp_path / "sheets")).splitlines()
+    names = [line.split()[0] for line in accepted(capsys, "list", "policies").splitlines()]
+    assert paths == [str(tmp_path / "sheets" / f"{name}.png") for name in names]
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.width > 700
+
+
+def test_only_policies_have_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not methods" in refused(capsys, "list", "methods", "--sheets", str(tmp_path / "sheets"))
+
+
+def preview(policy: str, *words: str, out: Path) -> list[str]:
+    return ["augment", "preview", *words, "--policy", policy, "--out", str(out), "--images", "3", "--size", "32"]
+
+
+def test_a_policy_is_shown_on_own_shards_with_settings_between(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "shards", samples=12)
+    out = tmp_path / "sheet.png"
+    settings = ["affine.rotation_rad=3.1", "affine.shear_rad=0"]
+    assert "3 images x 4 views" in accepted(capsys, *preview("affine", str(tmp_path / "shards"), *settings, out=out))
+    with Image.open(out) as picture:
+        assert picture.width > 6 * 128
+        assert picture.height > 4 * 128
+
+
+def test_a_manifest_stands_for_its_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = write_images(tmp_path / "shards", samples=12)
+    accepted(capsys, "data", "index", *map(str, shards), "--out", str(tmp_path / "manifest"))
+    accepted(capsys, *preview("none", str(tmp_path / "manifest"), out=tmp_path / "a.png"))
+    accepted(capsys, *preview("none", str(tmp_path / "shards"), out=tmp_path / "b.png"))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("policy", "words", "says"),
+    [
+        ("afine", ["demo:emoji"], "unknown policy 'afine' (did you mean 'affine'?)"),
+        ("affine", ["demo:emoji", "affine.shear=1"], "unknown key 'affine.shear' (did you mean 'shear_rad'?)"),
+        ("affine", ["demo:emoji", "affine.shear_rad=9"], "shear_rad must lie in 0..1.5, got 9"),
+        ("affine", ["affine.shear_rad=1"], "no shards named"),
+        ("affine", ["demo:emojis"], "demo:emojis: no such shipped data"),
+        ("affine", ["nowhere"], "nowhere: no shard there"),
+        ("affine", ["demo:emoji", "--size", "8"], "--size must lie in 16..512, got 8"),
+        ("affine", ["demo:emoji", "--views", "0"], "--views must lie in 1..16, got 0"),
+    ],
+)
+def test_what_cannot_be_previewed_is_one_line_and_writes_nothing(
+    policy: str, words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--policy", policy, "--out", str(tmp_path / "sheet.png")]
+    assert says in refused(capsys, "augment", "preview", *options, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warp_that_folds_is_drawn_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(preview("field-mild", "demo:emoji", "warp.rotation_sd=0.5", out=tmp_path / "sheet.png"))
+    assert capsys.readouterr().err.startswith("warning: the warp's gradient budget is ")
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_a_picture_below_a_folder_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such folder" in refused(capsys, *preview("affine", "demo:emoji", out=tmp_path / "x" / "a.png"))
+
+
+def test_a_run_to_replay_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "replay", "--key", "a", "--epoch", "0", "--view", "0", str(tmp_path / "run"))
+    assert f"{tmp_path / 'run'}: not a run folder" in line
+
+
 def test_an_unknown_list_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'policies'" in refused(capsys, "list", "policy")
 
@@ -123,7 +208,9 @@ def test_the_doctor_finds_this_machine_sound(capsys: pytest.CaptureFixture[str])
     assert "MISSING" not in accepted(capsys, "doctor")
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["data", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["data", "--help"], ["run", "--help"], ["replay", "--help"]]
+)
 def test_help_and_version_answer_as_a_program(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "viewfold.cli", *arguments], capture_output=True, text=True, check=False

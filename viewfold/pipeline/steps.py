@@ -68,10 +68,14 @@ class StepBatches(Dataset[Made]):
     def __getitem__(self, step: int) -> Made:
         drawing = self._drawing
         rows, epochs = (part[drawing.first : drawing.last] for part in self._plan.batch(step, drawing.global_batch))
+        return self.made(rows.tolist(), epochs.tolist())
+
+    def made(self, rows: Sequence[int], epochs: Sequence[int]) -> Made:
+        """These samples as their epochs show them, wherever the plan has put them."""
         samples: list[_Sample | None] = []
         bad_samples = []
         try:
-            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
+            for row, epoch in zip(rows, epochs, strict=True):
                 sample = self._sample(row, epoch)
                 samples.append(sample if isinstance(sample, _Sample) else None)
                 if isinstance(sample, BadSample):

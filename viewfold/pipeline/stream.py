@@ -78,10 +78,7 @@ def stream_batches(
         TrainingStopped: the share of bad samples is exceeded.
     """
     check_stream(manifest, config, world_size=world_size)
-    local = config.batch_size // world_size
-    drawing = Drawing(config.batch_size, rank * local, (rank + 1) * local, config.image_size, config.seed, config.pair)
-    plan = Plan(manifest.hash, len(manifest), config.seed, config.block, config.tail)
-    steps = StepBatches(manifest, plan, drawing)
+    steps = _step_batches(manifest, config, rank=rank, world_size=world_size)
     budget = Quarantine(quarantine, max_bad_share=config.max_bad_share, least_slots=len(manifest) / world_size)
     loader = DataLoader(
         steps,
@@ -92,6 +89,45 @@ def stream_batches(
         generator=torch.Generator(),  # otherwise a draw is taken from the global one
     )
     return _admitted(loader, steps, budget, start_step)
+
+
+def sample_batch(manifest: ShardManifest, config: StreamConfig, row: int, epoch: int, *, size: int = 1) -> Batch:
+    """`size` times one sample: row `row` of the manifest with the stored images that `epoch` shows of it.
+
+    The same bits as in any batch of `stream_batches` that holds the sample in that epoch.
+
+    Raises:
+        ShardError: the sample cannot be read, or its shard is gone or changed.
+    """
+    steps = _step_batches(manifest, config, rank=0, world_size=1)
+    try:
+        made = steps.made([row] * size, [epoch] * size)
+    finally:
+        steps.close()
+    if made.fatal is not None:
+        raise made.fatal
+    if made.batch is None:
+        raise made.bad_samples[0].error()
+    return made.batch
+
+
+def position_of(manifest: ShardManifest, config: StreamConfig, row: int, epoch: int) -> tuple[int, int] | None:
+    """The step whose global batch holds the sample in that epoch, and its place there; None where `tail` drops it."""
+    size, place = config.batch_size, int(np.flatnonzero(_plan(manifest, config).order(epoch) == row)[0])
+    if config.tail == "carry":
+        return divmod(epoch * len(manifest) + place, size)
+    steps = len(manifest) // size
+    return (epoch * steps + place // size, place % size) if place < steps * size else None
+
+
+def _plan(manifest: ShardManifest, config: StreamConfig) -> Plan:
+    return Plan(manifest.hash, len(manifest), config.seed, config.block, config.tail)
+
+
+def _step_batches(manifest: ShardManifest, config: StreamConfig, *, rank: int, world_size: int) -> StepBatches:
+    local = config.batch_size // world_size
+    drawing = Drawing(config.batch_size, rank * local, (rank + 1) * local, config.image_size, config.seed, config.pair)
+    return StepBatches(manifest, _plan(manifest, config), drawing)
 
 
 def _admitted(loader: "DataLoader[Made]", steps: StepBatches, budget: Quarantine, first_step: int) -> Iterator[Batch]:

@@ -1,0 +1,290 @@
+"""How fast views are made: beside Kornia and torchvision on the same work, and beside what memory allows.
+
+One core, float32, batches of 32 at 128 and 224 pixels; both sides are called as users call them, drawing included. On
+a machine with a GPU the compiled policy is measured there as well. The last line printed is the record, as JSON.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import describe_machine
+from benchmarks.measure import Comparison, compare, seconds_of
+from viewfold.augment import (
+    FieldColour,
+    FieldColourConfig,
+    FieldMediumPolicy,
+    FieldWarpConfig,
+    PolicyConfig,
+    Transform,
+    draw_view,
+    make_views,
+    render,
+)
+from viewfold.augment.field_warp import FieldWarp
+from viewfold.values import Batch
+
+BATCH = 32
+SIZES = (128, 224)
+SIGMA_RATIO = (0.0005, 0.009)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Mode = Literal["exact", "yiq"]
+
+
+class WarpAndColour(PolicyConfig):
+    """The two random-field families alone, on every image."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._families = (FieldWarp(FieldWarpConfig()), FieldColour(FieldColourConfig(mode=mode)))
+
+    def transforms(self) -> tuple[Transform, ...]:
+        """Warp, colour."""
+        return self._families
+
+
+def images_of(size: int, device: str = "cpu", num: int = BATCH) -> Tensor:
+    """uint8 images of smooth content, as photographs have: `[num, 3, size, size]`."""
+    coarse = torch.rand(num, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    return smooth.mul(255).to(torch.uint8).to(device)
+
+
+def batch_of(images: Tensor) -> Batch:
+    """Those images as the stream would hand them over."""
+    none = torch.zeros(len(images), dtype=torch.int64)
+    return Batch(
+        images=images[None],
+        keys=[f"shard/{i}" for i in range(len(images))],
+        rows=none,
+        epochs=none,
+        members=none[None],
+        label=none,
+        domain=none,
+        group=none,
+        latents=None,
+    )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Minus the mean, over the standard deviation."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    return (images - mean) / std
+
+
+def policy(mode: Mode = "exact") -> FieldMediumPolicy:
+    """Crop, mirror, warp .5, colours .8, grey .2, blur .5."""
+    medium = FieldMediumPolicy()
+    return replace(medium, colour=replace(medium.colour, mode=mode))
+
+
+def our_policy(images: Tensor, mode: Mode, *, compiled: bool = False) -> Callable[[], object]:
+    """Both views of a batch, with their labels, normalised: all that a training step does."""
+    batch, config = batch_of(images), policy(mode)
+    return lambda: normalise(
+        make_views(batch, config, seed=0, device=images.device, compiled=compiled).images.flatten(0, 1)
+    )
+
+
+def kernel_of(size: int) -> tuple[int, tuple[float, float]]:
+    """Width of a Gaussian kernel of four standard deviations, and the range of these, in pixels."""
+    low, high = (ratio * size for ratio in SIGMA_RATIO)
+    return 2 * int(np.ceil(4 * high)) + 1, (low, high)
+
+
+def views_vs_kornia(size: int, mode: Mode, repeats: int) -> Comparison:
+    """Warp and colour fields against `RandomElasticTransform` and `ColorJiggle`, all with probability 1."""
+    import kornia.augmentation as K
+
+    stored = images_of(size)
+    images = stored.float() / 255
+    ours = WarpAndColour(mode)
+    keys = [f"shard/{i}" for i in range(BATCH)]
+    peer = K.AugmentationSequential(
+        K.RandomElasticTransform(p=1.0), K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=1.0), data_keys=["input"]
+    )
+
+    def view() -> Tensor:
+        return render(ours, stored, draw_view(ours, seed=0, epochs=[0] * BATCH, samples=keys, view=0))
+
+    return compare(view, lambda: peer(images), repeats=repeats)
+
+
+def policy_vs_kornia(size: int, mode: Mode, repeats: int) -> Comparison:
+    """Both views against Kornia's SimCLR chain with the elastic warp added, called once for each view."""
+    import kornia.augmentation as K
+
+    stored = images_of(size)
+    images = stored.float() / 255
+    kernel, sigma = kernel_of(size)
+    peer = K.AugmentationSequential(
+        K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomElasticTransform(p=0.5),
+        K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((kernel, kernel), sigma, p=0.5),
+        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
+        data_keys=["input"],
+    )
+    return compare(our_policy(stored, mode), lambda: (peer(images), peer(images)), repeats=repeats)
+
+
+def policy_vs_torchvision(size: int, mode: Mode, repeats: int, *, uint8: bool) -> Comparison:
+    """Both views against torchvision v2 on tensors, image by image, for it draws once for each call."""
+    from torchvision.transforms import v2
+
+    stored = images_of(size)
+    images = stored if uint8 else stored.float() / 255
+    kernel, sigma = kernel_of(size)
+    peer = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.2, 1.0)),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomApply([v2.ElasticTransform()], 0.5),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(kernel, sigma)], 0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(MEAN), list(STD)),
+        ]
+    )
+
+    def both() -> list[Tensor]:
+        return [torch.stack([peer(image) for image in images]) for _ in range(2)]
+
+    return compare(our_policy(stored, mode), both, repeats=repeats)
+
+
+def memory_floor(images: Tensor, *, bytes_per_value: int) -> tuple[float, float]:
+    """Seconds to read these uint8 images and write a view of each at a large copy's bandwidth, and that in GB/s."""
+    source = torch.empty(2**26, device=images.device)
+    target = torch.empty_like(source)
+    seconds = np.median([seconds_of(lambda: target.copy_(source)) for _ in range(12)][2:])
+    bandwidth = 2 * source.nbytes / seconds
+    return images.numel() * (1 + bytes_per_value) / bandwidth, bandwidth / 1e9
+
+
+def floor_row(size: int, mode: Mode, repeats: int) -> dict[str, Any]:
+    """Time of a view as a multiple of reading it as uint8 and writing it as float32."""
+    images = images_of(size)
+    work = our_policy(images, mode)
+    work()
+    floor_s, bandwidth = memory_floor(images, bytes_per_value=4)
+    view_s = float(np.median([seconds_of(work) for _ in range(repeats)])) / 2
+    return {
+        "name": "multiple_of_memory_floor",
+        "size": size,
+        "mode": mode,
+        "device": "cpu",
+        "value": view_s / floor_s,
+        "view_us": view_s / BATCH * 1e6,
+        "floor_us": floor_s / BATCH * 1e6,
+        "bandwidth_gb_s": bandwidth,
+    }
+
+
+def gpu_row(size: int, mode: Mode, repeats: int) -> dict[str, Any]:
+    """The compiled policy on the GPU: one view of 256 images beside the floor of uint8 in, bfloat16 out."""
+    images = images_of(size, "cuda", 256)
+    work = our_policy(images, mode, compiled=True)
+    work()
+    floor_s, bandwidth = memory_floor(images, bytes_per_value=2)
+    view_s = float(np.median([seconds_of(work) for _ in range(repeats)])) / 2
+    return {
+        "name": "multiple_of_memory_floor",
+        "size": size,
+        "mode": mode,
+        "device": "cuda",
+        "value": view_s / floor_s,
+        "view_us": view_s * 1e6,
+        "floor_us": floor_s * 1e6,
+        "bandwidth_gb_s": bandwidth,
+        "target": 3.0,
+    }
+
+
+def compared(name: str, target: float, measured: Comparison, **facts: Any) -> dict[str, Any]:
+    """A row for two ways to do one thing."""
+    value, low, high = measured.ratio()
+    return {
+        "name": name,
+        **facts,
+        "device": "cpu",
+        "value": value,
+        "low": low,
+        "high": high,
+        "ours_ms": float(np.median(measured.ours_s)) * 1e3,
+        "peer_ms": float(np.median(measured.peer_s)) * 1e3,
+        "repeats": len(measured.ours_s),
+        "target": target,
+        "met": value >= target,
+    }
+
+
+def rows(repeats: int) -> list[dict[str, Any]]:
+    """All measurements, each printed as it is made."""
+    made = []
+
+    def add(row: dict[str, Any]) -> None:
+        made.append(row)
+        facts = " ".join(str(row[key]) for key in ("size", "mode", "input") if key in row)
+        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
+        print(f"{row['name']:32} {facts:18} {row['device']:5} {row['value']:7.2f}{interval}", flush=True)
+
+    modes: tuple[Mode, ...] = ("exact", "yiq")
+    for size in SIZES:
+        for mode in modes:
+            name = "views_vs_kornia_elastic_jitter"
+            add(compared(name, 10.0, views_vs_kornia(size, mode, repeats), size=size, mode=mode))
+            add(compared("policy_vs_kornia_simclr", 5.0, policy_vs_kornia(size, mode, repeats), size=size, mode=mode))
+        for uint8 in (False, True):
+            against = policy_vs_torchvision(size, "exact", repeats, uint8=uint8)
+            kind = "uint8" if uint8 else "float32"
+            add(compared("policy_vs_torchvision", 2.0, against, size=size, mode="exact", input=kind))
+        add(floor_row(size, "exact", repeats))
+        if torch.cuda.is_available():
+            for mode in modes:
+                add(gpu_row(size, mode, repeats))
+    return made
+
+
+def main() -> None:
+    """Measure, print, and keep the record if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=15, help="pairs of runs for each row")
+    parser.add_argument("--out", type=Path, help="also write the record to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = rows(arguments.repeats)
+    least: dict[str, float] = {}
+    for row in measured:
+        if row["device"] == "cpu":
+            worse = max if row["name"] == "multiple_of_memory_floor" else min
+            least[row["name"]] = worse(row["value"], least.get(row["name"], row["value"]))
+    record = {
+        "suite": "augment",
+        "machine": describe_machine("kornia", "torchvision"),
+        "worst_case": least,
+        "notes": [
+            "batches of 32 images on one core, drawing included; ours takes the stored uint8, Kornia float32",
+            "mode yiq rotates hue in a linear space: another operation than the peers', which rotate it in HSV",
+            "our colours vary over the image, the peers' do not; our rows include labels and the fold fraction",
+        ],
+        "rows": measured,
+    }
+    line = json.dumps(record)
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
