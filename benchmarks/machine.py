@@ -12,11 +12,10 @@ import torch
 
 
 def describe_machine(*packages: str) -> dict[str, Any]:
-    """Processor, cores, threads in use, GPU, commit, date, and the versions of torch and `packages`."""
+    """Processor, cores, GPU, commit, date, and the versions of torch and `packages`."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {package: version(package) for package in ("torch", *packages)},

@@ -2,10 +2,15 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,14 @@ class Comparison:
         picks = np.random.default_rng(0).integers(0, len(ratios), (4000, len(ratios)))
         low, high = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
         return float(np.median(ratios)), float(low), float(high)
+
+
+def isolated(measure: Callable[..., R], *arguments: object) -> R:
+    """`measure(*arguments)` on one thread of a fresh process: what ran before changes how memory is handed out."""
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def compare(ours: Callable[[], object], peer: Callable[[], object], *, repeats: int) -> Comparison:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from viewfold.augment.draws import normal_pairs
 from viewfold.augment.frame import Frame
+from viewfold.augment.kept import kept
 from viewfold.config import Config, check_ranges
 
 _RANGE_FRAME = Frame.coarse(256, 256)
@@ -88,8 +89,7 @@ def synthesise(
 
     Two small products instead of a transform: the waves separate into rows and columns, and few of them are there.
     """
-    build = _bases if torch.compiler.is_compiling() else _kept_bases
-    bases = build(config, frame, coefficients.device)
+    bases = _bases(config, frame, coefficients.device)
     num, size = coefficients.shape[0] * coefficients.shape[1], config.cutoff
     grid = torch.matmul(coefficients, bases.places).reshape(num, size + 1, 4 * size + 2)
     # Products of one shape, one for each field: in a single large one, a field's bits would depend on the others.
@@ -118,6 +118,7 @@ class _Bases(NamedTuple):
     """From (Re Y, -Im Y) of all x to the values along a row, padded."""
 
 
+@kept
 def _bases(config: FieldConfig, frame: Frame, device: torch.device) -> _Bases:
     size, modes = config.cutoff, config.modes.to(device)
     wide = 2 * size + 1
@@ -130,9 +131,6 @@ def _bases(config: FieldConfig, frame: Frame, device: torch.device) -> _Bases:
     rows = torch.cat([torch.cat([cos_y, -sin_y], dim=1), torch.cat([sin_y, cos_y], dim=1)], dim=0)
     cos_x, sin_x = _waves(_padded(frame.across(device)), torch.arange(size + 1, device=device), config.torus)
     return _Bases(places, rows, torch.stack([cos_x, sin_x], dim=1).flatten(0, 1))
-
-
-_kept_bases = functools.lru_cache(maxsize=64)(_bases)
 
 
 def _padded(positions: Float[Tensor, " n"]) -> Float[Tensor, " m"]:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from viewfold.augment.kept import kept
+
 _PIXELS_PER_NODE = 4
 
 
@@ -85,21 +87,29 @@ def resample(
     Reflected borders by default: a black frame would tell a network what the transformation was. Places are float32,
     whatever the images are: in bfloat16 they would be half a pixel off at 224.
     """
-    size, device = (frame.height, frame.width), places.device
-    scale_x, scale_y = 2 * frame.side / (frame.width - align_corners), 2 * frame.side / (frame.height - align_corners)
+    size, scale, nodes, x, y = _sampling(frame, align_corners, places.device)
     # Displacements are interpolated, not places: their rounding errors are small where little moves.
-    moved = places - frame.points(device)
-    moved[:, 0].mul_(scale_x)
-    moved[:, 1].mul_(scale_y)
+    moved = (places - nodes) * scale
     if (frame.rows, frame.columns) != size:
         moved = F.interpolate(moved, size=size, mode="bilinear", align_corners=True)
-    x, y = Frame.pixels(*size).axes(device, torch.float64)
-    moved[:, 0].add_((x * scale_x).float())
-    moved[:, 1].add_((y * scale_y).float()[:, None])
+    moved[:, 0].add_(x)
+    moved[:, 1].add_(y)
     sampled = F.grid_sample(
         images.float(), moved.permute(0, 2, 3, 1), mode=mode, padding_mode=padding, align_corners=align_corners
     )
     return sampled.to(images.dtype)
+
+
+@kept
+def _sampling(
+    frame: Frame, align_corners: bool, device: torch.device
+) -> tuple[tuple[int, int], Tensor, Tensor, Tensor, Tensor]:
+    """Size, the factors to the coordinates of `grid_sample`, the nodes, and the pixels' x and y in its coordinates."""
+    size = (frame.height, frame.width)
+    factors = [2 * frame.side / (frame.width - align_corners), 2 * frame.side / (frame.height - align_corners)]
+    x, y = Frame.pixels(*size).axes(device, torch.float64)
+    scale = torch.tensor(factors, device=device)[:, None, None]
+    return size, scale, frame.points(device), (x * factors[0]).float(), (y * factors[1]).float()[:, None]
 
 
 def _centres(pixels: int, nodes: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " nodes"]:
