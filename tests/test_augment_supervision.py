@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from viewfold.augment import AffineConfig, AffinePolicy, make_views, param_names
+from viewfold.augment import AffineConfig, AffinePolicy, make_views, param_names, relative_names
 from viewfold.jobs.data import locate
 from viewfold.pipeline.manifest import index_shards
 from viewfold.pipeline.stream import read_images
@@ -25,7 +25,7 @@ from viewfold.values import Batch, Views
 pytestmark = pytest.mark.slow
 
 POLICY = AffinePolicy(affine=AffineConfig(rotation_rad=0.5, log_scale=0.2, shear_rad=0, translate_ratio=0.1))
-NAMES = param_names(POLICY)
+NAMES = relative_names(param_names(POLICY))
 STEPS, SEED = 400, 0
 
 
@@ -105,7 +105,7 @@ def test_features_tell_what_was_drawn_on_images_never_seen(learned: Learned) -> 
     assert r2.low is not None
     assert r2.low > 0.5  # chance is 0
     assert r2.value > variance_weighted_r2(target, before) + 0.05
-    for name in ("rotation_rad", "log_scale_x"):
+    for name in ("rotation_sin", "log_scale_x"):
         column = [NAMES.index(name)]
         of_column = bootstrap(partial(variance_weighted_r2, target[:, column], after[:, column]), image)
         assert of_column.low is not None
