@@ -62,8 +62,8 @@ def yiq_one_pixel(pixel: np.ndarray, mean: float, factors: np.ndarray) -> np.nda
     matrix = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     y, i, q = matrix @ pixel
     cos, sin, k = math.cos(2 * math.pi * hue), math.sin(2 * math.pi * hue), brightness * contrast
-    turned = [k * y + (1 - contrast) * brightness * mean, k * saturation * (cos * i - sin * q)]
-    rgb: np.ndarray = np.linalg.solve(matrix, [*turned, k * saturation * (sin * i + cos * q)])
+    turned = [k * y + (1 - contrast) * brightness * mean, k * saturation * (cos * i + sin * q)]
+    rgb: np.ndarray = np.linalg.solve(matrix, [*turned, k * saturation * (cos * q - sin * i)])
     return rgb.clip(0, 1)
 
 
@@ -126,6 +126,17 @@ def test_numbers_of_zero_and_whole_turns_are_the_identity(mode: str, size: tuple
     numbers[:, 3] = turns
     operation = adjust_exact if mode == "exact" else adjust_yiq
     assert (operation(images, *parts_of(numbers)) - images).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("mode", ["exact", "yiq"])
+def test_hue_turns_from_red_by_green_to_blue_in_both_modes(mode: str) -> None:
+    operation = adjust_exact if mode == "exact" else adjust_yiq
+    red, neutral = torch.tensor([0.8, 0.2, 0.2])[None, :, None, None], torch.ones(1, 1, 1, 1)
+    towards_green = operation(red, neutral, neutral, None, torch.full_like(neutral, 0.05))
+    assert towards_green[0, 1] > towards_green[0, 2] + 0.05
+    green, blue = (operation(red, neutral, neutral, None, torch.full_like(neutral, turn)) for turn in (1 / 3, 2 / 3))
+    assert green.argmax() == 1
+    assert blue.argmax() == 2
 
 
 def test_a_third_of_a_turn_hands_each_channel_to_the_next() -> None:
@@ -216,7 +227,7 @@ def test_the_larger_the_torus_the_closer_to_the_global_adjustment() -> None:
 def test_fields_have_the_configured_deviations_at_any_pixel_and_differ_within_a_view() -> None:
     config = FieldColourConfig(log_brightness_sd=0.3, log_contrast_sd=0.2, log_saturation_sd=0.1, hue_sd=0.05)
     family = FieldColour(config)
-    corner = Frame(1, 1, 1, 1)
+    corner = Frame(2, 2, 1, 1)
     values = family.describe(family.draw(keys_of(4000)), corner)
     expected = torch.tensor([0.3, 0.2, 0.1, 0.05])
     assert ((values.std(0) / expected - 1).abs() < 4 / math.sqrt(2 * 4000)).all()

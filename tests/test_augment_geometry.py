@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from torch import Tensor
 from viewfold.augment.affine import Affine, AffineConfig
 from viewfold.augment.crop import Crop, CropConfig
 from viewfold.augment.draws import view_keys
-from viewfold.augment.field_warp import FieldWarp, FieldWarpConfig
+from viewfold.augment.field_warp import FOLD_BUDGET, FieldWarp, FieldWarpConfig
 from viewfold.augment.fields import FieldConfig, gradient_sd
 from viewfold.augment.frame import Frame, resample
 from viewfold.augment.geometry import compose, fold_fraction, nearest_affine
 from viewfold.augment.haar import HaarAffine, HaarAffineConfig
+from viewfold.augment.policies import FieldMediumPolicy, FieldMildPolicy, FieldStrongPolicy
 from viewfold.augment.transform import Geometric
 
 FAMILIES: list[Geometric] = [
@@ -223,6 +225,17 @@ def test_no_image_folds_within_the_budget_and_nearly_all_do_far_over_it() -> Non
         folded.append(float((fractions > 0).float().mean()))
     assert folded[0] == 0
     assert folded[1] > 0.7
+
+
+def test_policies_fold_no_view_within_the_budget_and_most_warped_ones_of_the_negative_control() -> None:
+    frame, folded = Frame.coarse(112, 112), {}
+    for policy in (FieldMildPolicy(), FieldMediumPolicy(), FieldStrongPolicy()):
+        family = FieldWarp(replace(policy.warp, probability=1.0))
+        fractions = fold_fraction(compose([family], [family.draw(keys_of(128))], frame), frame)
+        folded[policy.name] = float((fractions > 0).float().mean())
+        assert (family.config.gradient_budget <= FOLD_BUDGET) == (policy.name != "field-strong")
+    assert folded["field-mild"] == folded["field-medium"] == 0
+    assert folded["field-strong"] > 0.7
 
 
 def test_the_fold_fraction_of_a_known_map_is_counted() -> None:

@@ -28,7 +28,7 @@ from viewfold.augment import (
 )
 from viewfold.augment.params import GEOMETRY
 from viewfold.augment.transform import Geometric, Photometric
-from viewfold.config import choose, dump
+from viewfold.config import choose, dump, fingerprint, parse
 from viewfold.errors import InvalidInput
 from viewfold.values import Batch
 
@@ -267,6 +267,36 @@ def test_every_policy_is_read_back_from_its_own_dump(name: str) -> None:
     policy = choose("policy", POLICIES, {"name": name})
     assert dump(policy)["name"] == name
     assert choose("policy", POLICIES, dump(policy)) == policy
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_a_policy_has_one_fingerprint_before_and_after_it_was_written_down(name: str) -> None:
+    policy = POLICIES[name]()
+    assert fingerprint(policy) == fingerprint(parse(type(policy), dump(policy)))
+
+
+@pytest.mark.parametrize("policy", DRAWN, ids=type)
+def test_a_callers_lower_precision_changes_no_view(policy: PolicyConfig) -> None:
+    expected = make_views(batch_of(3), policy, seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        views = make_views(batch_of(3), policy, seed=0)
+    assert torch.equal(views.images, expected.images)
+    assert views.params is not None
+    assert expected.params is not None
+    assert torch.equal(views.params, expected.params)
+
+
+@pytest.mark.parametrize("policy", DRAWN, ids=type)
+def test_images_of_other_float_types_and_none_at_all_are_taken(policy: PolicyConfig) -> None:
+    images = torch.rand(3, 3, 20, 24, dtype=torch.float64)
+    draws = draw_view(policy, seed=0, epochs=[0] * 3, samples=["a", "b", "c"], view=0)
+    assert torch.equal(render(policy, images, draws), render(policy, images.float(), draws))
+    assert render(policy, images[:0], draws[:0]).shape == (0, 3, 20, 24)
+
+
+def test_images_that_cannot_be_views_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"at least 2 x 2 pixels, got 1 x 8"):
+        describe(AffinePolicy(), torch.zeros(1, 5), height=1, width=8)
 
 
 def test_an_unknown_policy_or_key_is_answered_with_the_known_one() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from viewfold.config import dump, parse, to_yaml
+from viewfold.config import dump, fingerprint, parse, to_yaml
 from viewfold.errors import InvalidInput
 from viewfold.jobs.recipes import RECIPES, find
 from viewfold.jobs.run import STAGES, RunConfig
@@ -16,6 +16,12 @@ def test_a_recipe_read_back_from_yaml_is_the_same_run(name: str, tmp_path: Path)
     file = tmp_path / "mine.yaml"
     file.write_text(to_yaml(config))
     assert find(str(file), []) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_one_fingerprint_before_and_after_it_was_written_down(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert fingerprint(recipe) == fingerprint(parse(type(recipe), dump(recipe)))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -93,6 +93,11 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 def dump(config: Config) -> dict[str, Any]:
     """Plain data that `parse` reads back to an equal configuration."""
+    # Read back once: a 5 given for a float is then written as 5.0, as it is from a file, and has one fingerprint.
+    return _plain(parse(type(config), _plain(config)))
+
+
+def _plain(config: Config) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))  # type: ignore[call-overload]
     return data
 

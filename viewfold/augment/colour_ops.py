@@ -17,7 +17,7 @@ ColourMode = Literal["exact", "yiq"]
 
 _LUMA = (0.299, 0.587, 0.114)
 _YIQ = torch.tensor([_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], dtype=torch.float64)
-_QUARTER_TURN = torch.tensor([[0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+_QUARTER_TURN = torch.tensor([[0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # as HSV: red to green
 # Products and inverse in float64: with the textbook's inverse of three digits the identity would be off by 1e-3.
 _CHROMA_TURNED = (torch.linalg.inv(_YIQ) @ _QUARTER_TURN @ _YIQ).tolist()
 """Takes rgb to its chroma turned by 90 degrees in the plane of I and Q; has no luma, and grey becomes 0."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viewfold.augment.kept import kept
+from viewfold.errors import InvalidInput
 
 _PIXELS_PER_NODE = 4
 
@@ -26,6 +27,10 @@ class Frame:
     width: int
     rows: int
     columns: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 2:
+            raise InvalidInput(f"views need images of at least 2 x 2 pixels, got {self.height} x {self.width}")
 
     @classmethod
     def coarse(cls, height: int, width: int) -> "Frame":

@@ -13,6 +13,7 @@ from viewfold.augment.field_colour import FieldColour, FieldColourConfig
 from viewfold.augment.field_warp import FOLD_BUDGET, FieldWarp, FieldWarpConfig
 from viewfold.augment.grayscale import Grayscale, GrayscaleConfig
 from viewfold.augment.haar import HaarAffine, HaarAffineConfig
+from viewfold.augment.solarize import Solarize, SolarizeConfig
 from viewfold.augment.stain import Stain, StainConfig
 from viewfold.augment.transform import Transform
 from viewfold.config import Config
@@ -99,10 +100,13 @@ class SimCLRPolicy(PolicyConfig):
     )
     grayscale: GrayscaleConfig = field(default_factory=GrayscaleConfig)
     blur: BlurConfig = field(default_factory=BlurConfig)
+    solarize: SolarizeConfig = field(default_factory=lambda: SolarizeConfig(probability=0.0))
+    """Off here; BYOL (2006.07733) has it in a fifth of its second views."""
 
     def transforms(self) -> tuple[Transform, ...]:
-        """Crop, colour, grey, blur."""
-        return (Crop(self.crop), Colour(self.colour), Grayscale(self.grayscale), Blur(self.blur))
+        """Crop, colour, grey, blur, and solarize if its probability is above 0."""
+        colours = (Colour(self.colour), Grayscale(self.grayscale), Blur(self.blur))
+        return (Crop(self.crop), *colours, *((Solarize(self.solarize),) if self.solarize.probability else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +208,7 @@ def policy_warnings(policy: PolicyConfig) -> list[str]:
     """What in a policy's settings is likely to spoil the images, one line each."""
     budgets = [warp.config.gradient_budget for warp in policy.transforms() if isinstance(warp, FieldWarp)]
     return [
-        f"the warp's gradient budget is {budget:.2f}, over {FOLD_BUDGET:.2f}: many views will fold over; lower its "
+        f"the warp's gradient budget is {budget:.2f}, over {FOLD_BUDGET:.2f}: views may fold over; lower its "
         "*_sd, raise field.torus, or look at `viewfold augment preview`"
         for budget in budgets
         if budget > FOLD_BUDGET

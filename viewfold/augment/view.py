@@ -14,6 +14,7 @@ from viewfold.augment.geometry import common_frame, compose, fold_fraction, near
 from viewfold.augment.params import GEOMETRY, geometry_columns
 from viewfold.augment.policies import PolicyConfig
 from viewfold.augment.transform import Geometric, Photometric, Transform
+from viewfold.errors import InvalidInput
 
 _CHUNK_PIXELS = 2**16
 """Pixels that are rendered together on a CPU: their planes stay in its second-level cache."""
@@ -40,7 +41,8 @@ def draw_view(
 ) -> Float[Tensor, "batch draw"]:
     """All that is random in view number `view` of each sample: the columns `draw_names`, what `render` takes."""
     keys = view_keys(seed, epochs, samples, view).to(device)
-    drawn = [transform.draw(keys) for transform in policy.transforms()]
+    with _full_precision(keys):
+        drawn = [transform.draw(keys) for transform in policy.transforms()]
     return torch.cat(drawn, dim=1) if drawn else torch.empty(len(keys), 0, device=device)
 
 
@@ -63,7 +65,8 @@ def locate(
 
     `render` and `describe` find it themselves, unless they are handed it.
     """
-    return _places(_split(policy.transforms(), draws)[0], height, width)
+    with _full_precision(draws):
+        return _places(_split(policy.transforms(), draws)[0], height, width)
 
 
 def render(
@@ -74,16 +77,23 @@ def render(
     places: Float[Tensor, "batch 2 rows columns"] | None = None,
     compiled: bool = False,
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Views (float32, 0..1) of images (uint8 as stored, or float32 in 0..1).
+    """Views (float32, 0..1) of images (uint8 as stored, or numbers in 0..1).
 
     The same draws give the same bits on the same device, in any batch.
 
-    `compiled` lets `torch.compile` fuse the whole: for GPUs, and for shapes that stay the same; the first call takes a
-    minute.
+    `compiled` lets `torch.compile` fuse the whole, `places` included: for GPUs, and for shapes that stay the same; the
+    first call takes a minute.
+
+    Raises:
+        InvalidInput: images without three channels, or of less than 2 x 2 pixels.
     """
-    if compiled:
-        return _compiled(policy)(images, draws)
-    return _render(policy.transforms(), images, draws, places, rows=_CHUNK_PIXELS // images[0, 0].numel() or 1)
+    if images.shape[1] != 3:
+        raise InvalidInput(f"views need images with 3 channels, red, green and blue; got {images.shape[1]}")
+    rows = _CHUNK_PIXELS // (images.shape[2] * images.shape[3]) or 1
+    with _full_precision(images):
+        if compiled:
+            return _compiled(policy)(images, draws)
+        return _render(policy.transforms(), images, draws, places, rows=rows)
 
 
 def describe(
@@ -95,7 +105,14 @@ def describe(
     places: Float[Tensor, "batch 2 rows columns"] | None = None,
 ) -> Description:
     """What `render` does to images of this size."""
-    geometric, photometric = _split(policy.transforms(), draws)
+    with _full_precision(draws):
+        return _describe(policy.transforms(), draws, height, width, places)
+
+
+def _describe(
+    transforms: Sequence[Transform], draws: Tensor, height: int, width: int, places: Tensor | None
+) -> Description:
+    geometric, photometric = _split(transforms, draws)
     columns, folds = [draws[:, :0]], None
     places = _places(geometric, height, width) if places is None else places
     if places is not None:
@@ -120,12 +137,17 @@ def _render(
     views = torch.empty_like(images, dtype=torch.float32)
     for first in range(0, len(images), step):
         own = slice(first, first + step)
-        part = images[own].float() / 255 if images.dtype == torch.uint8 else images[own]
+        part = images[own].float() / 255 if images.dtype == torch.uint8 else images[own].float()
         part = part if places is None else resample(part, places[own], frame)
         for family, drawn in photometric:
             part = family.apply(part, drawn[own])
         views[own] = part
     return views
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Coordinates and colours are float32 even where a caller trains in less."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _places(geometric: Sequence[tuple[Geometric, Tensor]], height: int, width: int) -> Tensor | None:

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +82,13 @@ def some_images(paths: Sequence[Path], *, num: int, size: int) -> Samples:
         ShardError: a shard or an image that cannot be read.
         InvalidInput: there is no sample.
     """
-    paths = [paths[place] for place in _evenly(len(paths), num)]
-    found = [scan_shard(path) for path in paths]
+    first = _evenly(len(paths), num)
+    order = [paths[i] for i in (*first, *(i for i in range(len(paths)) if i not in first))]
+    filled = ((path, samples) for path in order if (samples := scan_shard(path)))  # one may be empty
+    shards = list(islice(filled, len(first)))
+    if not shards:
+        raise InvalidInput(f"no sample in {', '.join(map(str, paths))}")
+    paths, found = zip(*shards, strict=True)
     with ShardReader(paths, [path.stat().st_size for path in paths]) as reader:
         pixels, keys = [], []
         for place, (path, samples) in enumerate(zip(paths, found, strict=True)):
@@ -90,8 +96,6 @@ def some_images(paths: Sequence[Path], *, num: int, size: int) -> Samples:
             for sample in (samples[row] for row in _evenly(len(samples), share)):
                 pixels.append(_decoded(reader, place, sample.images(path.name)[0], size, (path.name, sample.key)))
                 keys.append(f"{path.stem}/{sample.key}")
-    if not keys:
-        raise InvalidInput(f"no sample in {', '.join(map(str, paths))}")
     return Samples(torch.stack(pixels), keys)
 
 

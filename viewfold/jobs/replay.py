@@ -200,7 +200,7 @@ def _require_same(run: Run, stage: str, manifest: ShardManifest) -> None:
         again = f"viewfold {stage} {run.folder / 'config.yaml'} --out {run.folder}"
         raise InvalidInput(f"{run.folder}: {stage} has not begun: {again}")
     if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
+        made = _read_json(record)
         same = made["fingerprint"] == fingerprint(stage, settings, made["inputs"], made["code_version"])
         if same and made["result"]["manifest_hash"] == manifest.hash:
             _note_code(record.parent, made["code_version"])
@@ -211,16 +211,22 @@ def _require_same(run: Run, stage: str, manifest: ShardManifest) -> None:
         if started.read_text(encoding="utf-8") == mark:
             return
     raise InvalidInput(
-        f"{run.folder}: {stage} was trained with other settings or samples than its config.yaml and data/ hold now; "
+        f"{run.folder}: {stage} was trained with other settings, samples or code than there are now; "
         "run it again, or put them back"
     )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{path}: damaged ({error}); delete its folder and run the stage again") from None
+    return data
+
+
 def _upstream(run: Run, stage: str) -> dict[str, str]:
     records = {need: run.folder / need / RECORD for need in STAGES[stage].needs}
-    return {
-        need: json.loads(path.read_text(encoding="utf-8"))["id"] for need, path in records.items() if path.is_file()
-    }
+    return {need: _read_json(path)["id"] for need, path in records.items() if path.is_file()}
 
 
 def _note_code(folder: Path, made_by: str) -> None:
