@@ -15,7 +15,7 @@ from viewfold.augment.transform import Geometric
 from viewfold.config import Config, check_ranges
 
 FOLD_BUDGET = 0.20
-"""Largest `gradient_budget` at which images do not fold whatever the field; rough fields (exponent 4) fold at 0.36."""
+"""Largest `gradient_budget` at which no image was seen to fold; with rough fields (exponent 4) a fifth do at 0.36."""
 _TYPICAL_RADIUS = 0.5
 """Distance from the centre, in sides, at which rotation, scale and shear are counted."""
 
