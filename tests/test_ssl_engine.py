@@ -5,7 +5,7 @@ import pytest
 import torch
 from ranks import run_ranks
 from torch import Tensor
-from trainees import batches, make_views, sie
+from trainees import LAST_STEP, ROUTE, Leg, batches, check_journey, make_views, sie, travel
 
 from viewfold.config import parse
 from viewfold.errors import InvalidInput
@@ -70,9 +70,14 @@ def test_two_ranks_equal_one() -> None:
     assert all(torch.equal(gradients_0[name], gradients_1[name]) for name in gradients)
 
 
-def test_folder_of_another_engine_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not written by the plain engine"):
-        LocalEngine(sie(), OptimConfig(), num_steps=1).load(tmp_path)
+def leg(folder: Path, until: int) -> Leg:
+    return travel(LocalEngine(sie(seed=rank()), ROUTE, num_steps=LAST_STEP), folder, until)
+
+
+def test_another_number_of_ranks_goes_on_as_if_nothing_had_changed(tmp_path: Path) -> None:
+    unchanged = run_ranks(leg, tmp_path / "unchanged", LAST_STEP)
+    legs = [run_ranks(leg, tmp_path / "changed", until, world_size=size) for until, size in ((2, 2), (4, 1), (6, 2))]
+    check_journey(legs, unchanged)
 
 
 @pytest.mark.parametrize("bad", [{"lr": 0}, {"weight_decay": -1}, {"warmup_steps": -1}, {"gradient_clipping": -1}])

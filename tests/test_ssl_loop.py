@@ -87,6 +87,34 @@ def test_generators_of_torch_are_put_back(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def saved_with_noise(root: Path) -> Tensor:
+    """What this rank's generator gives after a checkpoint."""
+    engine = local()  # draws weights
+    torch.manual_seed(10 + rank())
+    save_checkpoint(root, engine, Progress(step=1))
+    return torch.rand(3)
+
+
+def noise_after_loading(folder: Path) -> Tensor:
+    engine = local()
+    torch.manual_seed(20 + rank())
+    load_checkpoint(folder, engine)
+    return torch.rand(3)
+
+
+def test_generators_go_on_rank_by_rank_and_new_ranks_keep_their_own(tmp_path: Path) -> None:
+    expected = run_ranks(saved_with_noise, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "step-1").iterdir()) == [
+        "engine.safetensors",
+        "progress.json",
+        "random.safetensors",
+    ]
+    first, second, third = run_ranks(noise_after_loading, tmp_path / "step-1", world_size=3)
+    assert torch.equal(first, expected[0])
+    assert torch.equal(second, expected[1])
+    assert torch.equal(third, torch.rand(3, generator=torch.Generator().manual_seed(22)))
+
+
 def test_only_the_newest_whole_checkpoints_are_kept(tmp_path: Path) -> None:
     engine = local()
     (tmp_path / "step-99.part").mkdir()
@@ -173,4 +201,14 @@ def test_waiting_for_data_is_measured() -> None:
             yield batch
 
     train(local(), slow(), make_views, progress=Progress(), steps=2, hooks=[seen.append])
-    assert all(0.2 <= step.wait_s < step.total_s for step in seen)
+    assert all(0.2 <= step.waiting.idle_s() < step.total_s for step in seen)
+
+
+def test_what_others_counted_is_in_the_rows(tmp_path: Path) -> None:
+    counted = iter([{"quarantined": 1}, {"quarantined": 3}])
+    progress, watch = Progress(), CollapseWatch(WatchConfig())
+    hook = metrics_hook(
+        tmp_path / "metrics.jsonl", every=1, progress=progress, watch=watch, counts=lambda: next(counted)
+    )
+    train(local(), batches(), make_views, progress=progress, steps=2, hooks=[hook])
+    assert [row["quarantined"] for row in rows(tmp_path)] == [1, 3]

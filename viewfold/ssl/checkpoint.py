@@ -1,7 +1,9 @@
 """Where a run stands, and the folders that keep it: `step-N/`, whole or not there.
 
-A checkpoint holds what the engine keeps (weights, optimizer), `progress.json`, and the state of torch's generators of
+A checkpoint holds the engine's state (weights, optimizer), `progress.json`, and the state of torch's generators of
 every rank. Nothing else may influence the next step, so a run that was cut and resumed equals one that never stopped.
+All of it is written by rank 0 and fits any number of ranks; a rank that the saved run did not have goes on with the
+generators that it has. They decide no more than what layers drop: batches, views and weights never come from them.
 """
 
 import json
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from viewfold.errors import InvalidInput
 from viewfold.folders import make_part, publish
-from viewfold.ssl.dist import rank, sum_over_ranks, world_size
+from viewfold.ssl.dist import gather_values, rank, sum_over_ranks, world_size
 from viewfold.ssl.engine import AbstractEngine
 from viewfold.values import Batch
 
@@ -48,27 +50,28 @@ def save_checkpoint(root: Path, engine: AbstractEngine, progress: Progress, *, k
     part = folder.with_name(f"{folder.name}.part")
     if rank() == 0:
         make_part(folder)
-    _barrier()
+    _barrier(engine.device)
     fill_checkpoint(part, engine, progress)
-    _barrier()
+    _barrier(engine.device)
     if rank() == 0:
         publish(part, folder)
         for old in _checkpoints(root)[:-keep]:
             shutil.rmtree(old)
-    _barrier()
+    _barrier(engine.device)
     return folder
 
 
 def fill_checkpoint(folder: Path, engine: AbstractEngine, progress: Progress) -> None:
-    """This rank's files of a checkpoint, for storage that gathers one folder from each rank. A call of all ranks."""
+    """Write the files of a checkpoint into rank 0's `folder`; those of other ranks stay empty. A call of all ranks."""
     engine.save(folder)
-    save_file(_random_states(engine.device), folder / f"random-{rank()}.safetensors")
+    random = {name: gather_values(state[None]).cpu() for name, state in _random_states(engine.device).items()}
     if rank() == 0:
+        save_file(random, folder / "random.safetensors")
         (folder / "progress.json").write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, engine: AbstractEngine) -> Progress:
-    """Put `engine` and torch's generators back to where `folder` was written. A call of all ranks.
+    """Put `engine` and torch's generators back to where `folder` was written. A call of all ranks, however many.
 
     Raises:
         InvalidInput: not a checkpoint, or one that this engine cannot continue.
@@ -78,12 +81,12 @@ def load_checkpoint(folder: Path, engine: AbstractEngine) -> Progress:
         raise InvalidInput(f"{folder}: no checkpoint there (it has no progress.json); name a step-N folder of a run")
     progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
     engine.load(folder)
-    random = folder / f"random-{rank()}.safetensors"
-    if random.is_file():  # a rank that the saved run did not have starts from its own seed
-        states = load_file(random)
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], engine.device)
+    random = load_file(folder / "random.safetensors")
+    if rank() < len(random["cpu"]):
+        # A row of a file lies anywhere in memory, and torch 2.14 crashes on a state that is not aligned to its words.
+        torch.set_rng_state(random["cpu"][rank()].clone())  # on a row within a table torch 2.14 crashes
+        if "cuda" in random and engine.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"][rank()].clone(), engine.device)
     return progress
 
 
@@ -100,11 +103,12 @@ def _checkpoints(root: Path) -> list[Path]:
 
 
 def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """As bytes on `device`, where ranks can exchange them."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    return {name: state.to(device) for name, state in states.items()}
 
 
-def _barrier() -> None:
-    sum_over_ranks(torch.zeros(1))
+def _barrier(device: torch.device) -> None:
+    sum_over_ranks(torch.zeros(1, device=device))

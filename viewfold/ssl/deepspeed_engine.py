@@ -5,11 +5,10 @@ and schedule are those of the plain engine: DeepSpeed's own "Adam" is AdamW unle
 compiled on first use.
 """
 
-import json
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from viewfold.config import Config
-from viewfold.errors import InvalidInput, MissingDependency
+from viewfold.errors import MissingDependency
 from viewfold.ssl.batchnorm import with_gathered_batchnorm
 from viewfold.ssl.dist import rank, world_size
 from viewfold.ssl.engine import AbstractEngine, OptimConfig, build_optimizer, learning_rate
 from viewfold.ssl.methods import Method, Outcome
+from viewfold.ssl.state import MOMENTS, WEIGHTS, Piece, State, plain_pieces, take_plain
 from viewfold.values import Views
-
-_TAG = "deepspeed"  # folder within a checkpoint; the checkpoint's own name already tells the step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +60,15 @@ class DeepSpeedEngine(AbstractEngine):
         # ZeRO flattens weights and broadcasts them as bytes, which needs the default layout; images stay channels_last.
         method = method.to(self.device).to(memory_format=torch.contiguous_format)
         module = _FlatOutcome(with_gathered_batchnorm(method))
-        optimizer = build_optimizer([p for p in module.parameters() if p.requires_grad], optim)
+        self._adam = build_optimizer([p for p in module.parameters() if p.requires_grad], optim)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own deprecations while it builds; none that a user could act on
             self._engine, *_ = deepspeed.initialize(
-                model=module, optimizer=optimizer, config=_plain_config(optim, config), dist_init_required=False
+                model=module, optimizer=self._adam, config=_plain_config(optim, config), dist_init_required=False
             )
-        self._gathered = deepspeed.zero.GatheredParameters
+        self._deepspeed: Any = deepspeed
         self._engine.train()
+        self.steps_done = 0
         self.lr = learning_rate(optim, 0, num_steps)
 
     def __call__(self, views: Views) -> Outcome:
@@ -79,42 +78,77 @@ class DeepSpeedEngine(AbstractEngine):
         self._engine.backward(loss)
 
     def step(self) -> None:
-        self.lr = learning_rate(self._optim, self._engine.global_steps, self._num_steps)
+        self.lr = learning_rate(self._optim, self.steps_done, self._num_steps)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self.lr
         self._engine.step()
+        self.steps_done += 1
 
-    def weights(self) -> dict[str, Tensor]:
+    def pieces(self) -> dict[str, Piece]:
         method = self._engine.module.method
-        state: dict[str, Tensor] = {}
-        # One parameter at a time, so that ZeRO-3 never holds all of a model that was too large for one device.
-        for name, value in method.named_parameters():
-            with self._gathered([value], enabled=self._config.zero_stage == 3):
-                if rank() == 0:
-                    state[name] = value.detach().cpu().clone()
-        if rank() != 0:
-            return {}
-        return {name: state[name] if name in state else x.cpu().clone() for name, x in method.state_dict().items()}
+        if self._config.zero_stage == 0:
+            return plain_pieces(method, self._adam)
+        state = method.state_dict(keep_vars=True)
+        pieces = {f"{WEIGHTS}{name}": Piece(_like(value), partial(self._whole, value)) for name, value in state.items()}
+        updates = torch.tensor(
+            float(self.steps_done)
+        )  # as Adam counts them: all weights of a share are updated at once
+        moment = self._deepspeed.utils.safe_get_full_optimizer_state
+        for name, parameter in method.named_parameters() if self.steps_done else ():
+            if parameter.requires_grad:
+                pieces[f"step/{name}"] = Piece(updates.to("meta"), updates.clone)
+                for key in MOMENTS:
+                    pieces[f"{key}/{name}"] = Piece(_like(parameter), partial(moment, parameter, key))
+        return pieces
 
-    def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        if rank() == 0:
-            (folder / "deepspeed.json").write_text(json.dumps(self._partition()) + "\n", encoding="utf-8")
+    @torch.no_grad()
+    def take(self, state: State) -> None:
+        method = self._engine.module.method
+        if self._config.zero_stage == 0:
+            take_plain(method, self._adam, state)
+            return
+        self._begin_moments(state.steps_done)
+        for name, value in method.state_dict(keep_vars=True).items():
+            whole = state[f"{WEIGHTS}{name}"].to(self.device)
+            with self._deepspeed.zero.GatheredParameters([value], modifier_rank=0):
+                value.detach().copy_(whole)
+            if value.requires_grad:
+                self._put_share(value, whole)
+            for key in MOMENTS:
+                if f"{key}/{name}" in state:
+                    self._put_share(value, state[f"{key}/{name}"].to(self.device), key)
 
-    def load(self, folder: Path) -> None:
-        path = folder / "deepspeed.json"
-        if not path.is_file():
-            raise InvalidInput(f"{folder}: not written by DeepSpeed; resume with the engine that began the run")
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved != self._partition():
-            raise InvalidInput(
-                f"{folder}: written by {_words(saved)}, this run has {_words(self._partition())}; "
-                "resume with the same number of ranks and the same stage"
-            )
-        self._engine.load_checkpoint(str(folder), tag=_TAG)
+    def _whole(self, value: Tensor) -> Tensor:
+        """A parameter, which ZeRO-3 scatters over the ranks, or a buffer."""
+        with self._deepspeed.zero.GatheredParameters([value]):
+            return value.detach().clone()
 
-    def _partition(self) -> dict[str, int]:
-        return {"ranks": world_size(), "zero_stage": self._config.zero_stage}
+    def _begin_moments(self, steps_done: int) -> None:
+        """What Adam keeps of DeepSpeed's flat shares of the weights; by itself it begins with the first update."""
+        zero = self._engine.optimizer
+        scattered = self._config.zero_stage == 3
+        self._adam.state.clear()
+        for flat in zero.fp32_partitioned_groups_flat if scattered else zero.single_partition_of_fp32_groups:
+            if steps_done:
+                updates = torch.tensor(float(steps_done), device=flat.device)
+                self._adam.state[flat] = {"step": updates, **{key: torch.zeros_like(flat) for key in MOMENTS}}
+        if not scattered:
+            # Its parameters know where their moments lie from the first update on; for them this is one.
+            zero._hp_optimizer_states_linked = False
+            if steps_done:
+                zero._lazy_init_hp_params_optimizer_state()
+
+    def _put_share(self, parameter: Tensor, whole: Tensor, key: str | None = None) -> None:
+        """This rank's share of a moment or, without a key, of the float32 weights that the optimizer updates."""
+        utils = self._deepspeed.utils
+        put, put_moment = utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
+        if self._config.zero_stage == 3:
+            # Shares are equal and the last one is padded; given the whole, DeepSpeed would read past its end.
+            put, put_moment = utils.safe_set_local_fp32_param, utils.safe_set_local_optimizer_state
+            size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+            whole = nn.functional.pad(whole.flatten(), (0, size * world_size() - whole.numel()))
+            whole = whole.narrow(0, size * rank(), size)
+        put(parameter, whole) if key is None else put_moment(parameter, whole, key)
 
 
 class _FlatOutcome(nn.Module):
@@ -128,6 +162,11 @@ class _FlatOutcome(nn.Module):
         outcome: Outcome = self.method(views)
         groups = {"terms": outcome.terms, "features": outcome.features, "facts": outcome.facts}
         return {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def _like(value: Tensor) -> Tensor:
+    """Its shape and type, also where ZeRO-3 has left no more than a share of it here."""
+    return torch.empty(getattr(value, "ds_shape", value.shape), dtype=value.dtype, device="meta")
 
 
 def _unflatten(flat: dict[str, Tensor]) -> Outcome:
@@ -182,7 +221,3 @@ def _plain_config(optim: OptimConfig, config: DeepSpeedConfig) -> dict[str, Any]
             "lower_precision_safe_modules": [],  # gradients cross the network in float32
         },
     }
-
-
-def _words(partition: dict[str, int]) -> str:
-    return f"{partition['ranks']} ranks with ZeRO-{partition['zero_stage']}"

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from viewfold.config import Config
-from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import with_gathered_batchnorm
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.methods import Method, Outcome
+from viewfold.ssl.state import WEIGHTS, Piece, State, plain_pieces, read_state, take_plain, write_state
 from viewfold.values import Views
 
 
@@ -69,6 +69,8 @@ class AbstractEngine(ABC):
     device: torch.device
     lr: float
     """Learning rate of the next update, and after it of the last one until the next forward."""
+    steps_done: int
+    """Updates taken, those of the processes that went before included."""
 
     @abstractmethod
     def __call__(self, views: Views) -> Outcome:
@@ -83,20 +85,40 @@ class AbstractEngine(ABC):
         """Update the weights and forget the gradients."""
 
     @abstractmethod
+    def pieces(self) -> dict[str, Piece]:
+        """All that the next step depends on, in the names and the order of `ssl.state`, the same on all ranks."""
+
+    @abstractmethod
+    def take(self, state: State) -> None:
+        """Go on from `state`, which was checked to be of the same method."""
+
     def weights(self) -> dict[str, Tensor]:
         """The method's full state, float32 on the CPU, on rank 0; other ranks get an empty dict."""
+        weights: dict[str, Tensor] = {}
+        for name, piece in self._weights().items():
+            value = piece.whole()  # a call of all ranks, one tensor at a time
+            if rank() == 0:
+                weights[name] = value.detach().cpu().clone()
+        return weights
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write this rank's files into `folder`, which the ranks may share or not."""
+        """Write the state into `folder`, one file from rank 0."""
+        write_state(folder, self.pieces(), steps_done=self.steps_done)
 
-    @abstractmethod
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, from one folder that holds the files of all ranks.
+        """Go on from what `save` wrote, whatever the engine, its ZeRO stage and the ranks; every rank reads the file.
 
         Raises:
-            InvalidInput: not written by this engine, or not for this many ranks.
+            InvalidInput: no state there, or that of another method.
         """
+        with read_state(folder) as state:
+            state.require_weights({name: piece.like.shape for name, piece in self._weights().items()})
+            self.take(state)
+            self.steps_done = state.steps_done
+
+    def _weights(self) -> dict[str, Piece]:
+        pieces = self.pieces().items()
+        return {name.removeprefix(WEIGHTS): piece for name, piece in pieces if name.startswith(WEIGHTS)}
 
 
 class LocalEngine(AbstractEngine):
@@ -109,7 +131,7 @@ class LocalEngine(AbstractEngine):
         self.device = torch.device(device)
         self.method = with_gathered_batchnorm(method.to(self.device)).train()
         self._parameters = [p for p in self.method.parameters() if p.requires_grad]
-        self._optim, self._num_steps, self._steps_done = optim, num_steps, 0
+        self._optim, self._num_steps, self.steps_done = optim, num_steps, 0
         self._optimizer = build_optimizer(self._parameters, optim)
         self.lr = learning_rate(optim, 0, num_steps)
         self._share_weights()
@@ -124,37 +146,20 @@ class LocalEngine(AbstractEngine):
             self._average_gradients()
 
     def step(self) -> None:
-        self.lr = learning_rate(self._optim, self._steps_done, self._num_steps)
+        self.lr = learning_rate(self._optim, self.steps_done, self._num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
         if self._optim.gradient_clipping:
             nn.utils.clip_grad_norm_(self._parameters, self._optim.gradient_clipping)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._steps_done += 1
+        self.steps_done += 1
 
-    def weights(self) -> dict[str, Tensor]:
-        if rank() != 0:
-            return {}
-        return {name: value.detach().cpu().clone() for name, value in self.method.state_dict().items()}
+    def pieces(self) -> dict[str, Piece]:
+        return plain_pieces(self.method, self._optimizer)
 
-    def save(self, folder: Path) -> None:
-        if rank() == 0:
-            state = {
-                "method": self.method.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "steps_done": self._steps_done,
-            }
-            torch.save(state, folder / "local.pt")
-
-    def load(self, folder: Path) -> None:
-        path = folder / "local.pt"
-        if not path.is_file():
-            raise InvalidInput(f"{folder}: not written by the plain engine; resume with the engine that began the run")
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.method.load_state_dict(state["method"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._steps_done = state["steps_done"]
+    def take(self, state: State) -> None:
+        take_plain(self.method, self._optimizer, state)
 
     @torch.no_grad()
     def _share_weights(self) -> None:

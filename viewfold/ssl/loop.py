@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from viewfold.ssl.checkpoint import Progress
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.engine import AbstractEngine
 from viewfold.ssl.methods import Outcome
+from viewfold.ssl.waiting import Waiting
 from viewfold.ssl.watch import CollapseWatch, require_finite
 from viewfold.values import Batch, Views
 
@@ -27,8 +28,8 @@ class Step:
     lr: float
     num_samples: int
     """Of all ranks."""
-    wait_s: float
-    """Seconds spent waiting for the batch."""
+    waiting: Waiting
+    """How long the device waited for the batch: ask it when something else has waited for the device anyway."""
     total_s: float
     """Seconds since the step before ended; the hooks that ran in between are included."""
     last: bool
@@ -56,9 +57,8 @@ def train(
     """
     source, ended = iter(batches), time.perf_counter()
     while progress.step < steps:
-        asked = time.perf_counter()
-        batch = next(source, None)
-        wait_s = time.perf_counter() - asked
+        with Waiting(engine.device) as waiting:
+            batch = next(source, None)
         if batch is None:
             raise TrainingStopped(f"step {progress.step}: the stream ended, {steps - progress.step} steps too early")
         views = make_views(batch)
@@ -68,29 +68,36 @@ def train(
         engine.step()
         num_samples = progress.advance(batch)
         total_s, ended = time.perf_counter() - ended, time.perf_counter()
-        step = Step(progress, outcome, engine.lr, num_samples, wait_s, total_s, last=progress.step == steps)
+        step = Step(progress, outcome, engine.lr, num_samples, waiting, total_s, last=progress.step == steps)
         for hook in hooks:
             hook(step)
 
 
-def metrics_hook(path: Path, *, every: int, progress: Progress, watch: CollapseWatch) -> Hook:
+def metrics_hook(
+    path: Path,
+    *,
+    every: int,
+    progress: Progress,
+    watch: CollapseWatch,
+    counts: Callable[[], Mapping[str, float]] = dict,
+) -> Hook:
     """Every `every` steps and at the end: stop on numbers that are not finite, look for collapse, append a JSONL row.
 
     A row holds step, samples, epoch, loss, each term, each fact of method and views (means over ranks), lr, samples_s
-    (all ranks), data_wait (share of the time) and what `watch` sees; rank 0 writes it. Rows after `progress`, left by a
+    (all ranks), data_wait (share of the time in which this rank's device had no batch to work on), what `watch` sees,
+    and what `counts`, called on all ranks, answers on rank 0, which writes the row. Rows after `progress`, left by a
     run that was cut after its last checkpoint, are removed first.
     """
     if rank() == 0:
         _cut(path, progress.step)
-    since: list[Step] = []
+    since = _Speed()
 
     def hook(step: Step) -> None:
-        since.append(step)
+        since.add(step)
         if step.progress.step % every and not step.last:
             return
         require_finite(step.progress.step, step.outcome)
-        row = _means(step) | _speed(since) | watch.look(step.progress.step, step.outcome)
-        since.clear()
+        row = _means(step) | since.take() | watch.look(step.progress.step, step.outcome) | dict(counts())
         if rank() == 0:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -119,10 +126,24 @@ def _means(step: Step) -> dict[str, Any]:
     return {**asdict(step.progress), "loss": loss, **named, "lr": step.lr}
 
 
-def _speed(steps: Sequence[Step]) -> dict[str, float]:
-    total_s = sum(step.total_s for step in steps)
-    samples = sum(step.num_samples for step in steps)
-    return {"samples_s": samples / total_s, "data_wait": sum(step.wait_s for step in steps) / total_s}
+class _Speed:
+    """Sums over the steps since the last row; it keeps no step, whose features would fill the device."""
+
+    def __init__(self) -> None:
+        self._samples, self._total_s = 0, 0.0
+        self._waiting: list[Waiting] = []
+
+    def add(self, step: Step) -> None:
+        self._samples += step.num_samples
+        self._total_s += step.total_s
+        self._waiting.append(step.waiting)
+
+    def take(self) -> dict[str, float]:
+        idle_s = sum(waiting.idle_s() for waiting in self._waiting)
+        speed = {"samples_s": self._samples / self._total_s, "data_wait": idle_s / self._total_s}
+        self._samples, self._total_s = 0, 0.0
+        self._waiting.clear()
+        return speed
 
 
 def _cut(path: Path, last_step: int) -> None:
