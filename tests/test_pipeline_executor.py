@@ -110,7 +110,8 @@ def meet(worker: Worker, last_step: int, die: Path | None = None) -> dict[str, A
         with worker.checkpoint_folder() as folder:
             (folder / f"rank-{worker.rank}").write_text(str(step))
             worker.report({"step": step}, folder)
-    return {"start": start, "found": found, "total": total.item(), "ranks": worker.world_size, "folder": os.getcwd()}
+    facts = {"attempt": worker.attempt, "ranks": worker.world_size, "folder": os.getcwd()}
+    return {"start": start, "found": found, "total": total.item(), **facts}
 
 
 def meet_and_die(worker: Worker, die: Path) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def test_a_killed_worker_costs_the_steps_since_the_checkpoint(tmp_path: Path) ->
         meet_and_die, tmp_path / "died", num_workers=2, storage=tmp_path, name="checkpoints", max_failures=1
     )
     assert (tmp_path / "died").exists()
-    assert result["start"] == 3
+    assert (result["start"], result["attempt"]) == (3, 1)
     assert result["found"] == ["rank-0", "rank-1"]
     assert result["total"] == 50 + 51, "both ranks, in the last step"
     assert result["folder"] == os.getcwd(), "relative paths mean the same in a worker"
@@ -131,6 +132,7 @@ def test_a_killed_worker_costs_the_steps_since_the_checkpoint(tmp_path: Path) ->
     assert kept == ["step-4", "step-5"]
     again = run_workers(meet, 6, num_workers=2, storage=tmp_path, name="checkpoints")
     assert (again["start"], again["total"]) == (5, 60 + 61), "another call goes on where the first one ended"
+    assert again["attempt"] == 2
 
 
 def fail(worker: Worker, payload: tuple[str, Path]) -> None:

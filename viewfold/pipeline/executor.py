@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from viewfold.errors import InvalidInput, MissingDependency, TrainingStopped, ViewfoldError
+from viewfold.pipeline.elastic import Elastic, count_attempt
 
 try:
     import ray
@@ -105,10 +106,7 @@ def map_actors(
     Raises:
         TrainingStopped: an actor was lost, three times.
     """
-    resources = {
-        "num_cpus": _share("CPU", num_cpus, num_actors),
-        "num_gpus": _share("GPU", num_gpus, num_actors),
-    }
+    resources = {"num_cpus": _share("CPU", num_cpus, num_actors), "num_gpus": _share("GPU", num_gpus, num_actors)}
     actor_class: Any = ray.remote(_Actor)
     actor = actor_class.options(max_restarts=2, max_task_retries=2, **resources)
     actors = [actor.remote(make, args) for _ in range(num_actors)]
@@ -120,9 +118,12 @@ class Worker:
     """One rank of a distributed run, inside of the function given to `run_workers`; the process group is made."""
 
     rank: int
+    """Ranks of one machine follow one another."""
     world_size: int
     local_rank: int
     """Among the ranks of the same machine."""
+    attempt: int
+    """Groups of workers that began on this run before this one, in earlier calls too: the same on all ranks."""
     device: "torch.device"
 
     @contextmanager
@@ -162,7 +163,7 @@ def run_workers(
     fn: Callable[[Worker, P], Any],
     payload: P,
     *,
-    num_workers: int,
+    num_workers: int | Elastic,
     storage: Path,
     name: str,
     max_failures: int = 0,
@@ -173,26 +174,32 @@ def run_workers(
     gloo on CPUs; nccl on GPUs, one for each worker. On one machine the workers share the CPUs there are. The last two
     checkpoints are kept in `storage/name`, which all workers must reach; a call that finds some there, of a run that
     was cut, goes on from the last. When workers are lost or fail, all are started again from the last checkpoint, up
-    to `max_failures` times; a ViewfoldError ends the run at once. What is returned holds no tensors. Use inside of
-    `ray_session()`.
+    to `max_failures` times; a ViewfoldError ends the run at once. An `Elastic` number starts as many as there is room
+    for, then and when some are lost, and starts all again from the last checkpoint when there is room for more. What
+    is returned holds no tensors. Use inside of `ray_session()`.
 
     Raises:
         InvalidInput: this machine has fewer GPUs than workers.
         TrainingStopped: more workers were lost than `max_failures` allows.
     """
-    if use_gpu and _one_machine() and _total("GPU") < num_workers:
-        raise InvalidInput(
-            f"{num_workers} workers need a GPU each and this machine has {_total('GPU'):.0f}; ask for fewer workers"
-        )
+    elastic = num_workers if isinstance(num_workers, Elastic) else Elastic((num_workers,))
+    fewest, most = elastic.sizes[0], elastic.sizes[-1]
+    if use_gpu and _one_machine() and (gpus := _total("GPU")) < fewest:
+        raise InvalidInput(f"{fewest} workers need a GPU each and this machine has {gpus:.0f}; ask for fewer workers")
     train = _train()
+    needs = {"CPU": _share("CPU", 1, most)} | ({"GPU": 1} if use_gpu else {})
+    trainer_class, size = train.torch.TorchTrainer, dict[str, Any](num_workers=most)
+    if fewest < most:
+        trainer_class = _elastic_trainer(elastic, needs)
+        size = {"num_workers": (fewest, most), "elastic_resize_monitor_interval_s": elastic.look_every_s}
     with _train_environment(), _interruptible():
-        trainer = train.torch.TorchTrainer(
+        trainer = trainer_class(
             _train_worker,
-            train_loop_config={"fn": fn, "payload": payload},
+            train_loop_config={"fn": fn, "payload": payload, "folder": storage.resolve() / name},
             scaling_config=train.ScalingConfig(
-                num_workers=num_workers,
+                **size,
                 use_gpu=use_gpu,
-                resources_per_worker={"CPU": _share("CPU", 1, num_workers), **({"GPU": 1} if use_gpu else {})},
+                resources_per_worker=needs,
             ),
             run_config=train.RunConfig(
                 name=name,
@@ -270,10 +277,14 @@ def _answer(ref: Any) -> Any:
 
 
 def _train_worker(config: dict[str, Any]) -> Any:
+    import torch
+
     train = _train()
     context = train.get_context()
-    device = train.torch.get_device()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), device)
+    rank, device = context.get_world_rank(), train.torch.get_device()
+    attempt = torch.tensor(count_attempt(config["folder"]) if rank == 0 else 0, device=device)
+    torch.distributed.broadcast(attempt, src=0)
+    worker = Worker(rank, context.get_world_size(), context.get_local_rank(), int(attempt), device)
     return config["fn"](worker, config["payload"])
 
 
@@ -282,6 +293,27 @@ def _train() -> Any:
     import ray.train.torch
 
     return ray.train
+
+
+def _elastic_trainer(elastic: Elastic, needs: dict[str, float]) -> Any:
+    """Ray's trainer, with a say in how many workers there are, for which there is no public way in.
+
+    Ray 2.60 itself takes any number between two. It counts wrongly where workers share a CPU (of 2 CPUs in five shares
+    of 0.4 it finds 4), and counts on nodes for 20 s after they are gone, for which it then waits a minute.
+    """
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+
+    class ChosenSizes(ElasticScalingPolicy):
+        def _count_possible_workers(self, reserved_resources: dict[str, dict[str, float]]) -> int:
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            return elastic.fitting((free for node, free in reserved_resources.items() if node in alive), needs)
+
+    class Trainer(_train().torch.TorchTrainer):  # type: ignore[misc]
+        def _initialize_and_run_controller(self, **settings: Any) -> Any:
+            settings["scaling_policy"] = ChosenSizes(self.scaling_config)
+            return super()._initialize_and_run_controller(**settings)
+
+    return Trainer
 
 
 def _stop_on_our_errors() -> Any:
