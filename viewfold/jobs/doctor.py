@@ -10,9 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from viewfold import __version__
+from viewfold.errors import InvalidInput
 
 OWNERS = {
     "train": ("torch", "torchvision", "timm", "kornia", "webdataset", "ray", "deepspeed", "mlflow", "safetensors"),
+    "remote": ("fsspec", "aiohttp", "s3fs", "gcsfs", "huggingface_hub"),
     "retrieval": ("faiss-cpu|faiss-gpu-cu12",),
 }
 """Packages by the extra that brings them; `|` separates packages of which one is enough."""
@@ -31,7 +33,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the interpreter, the packages, cores, memory, disk, shared memory, GPU and tracking server."""
+    """Look at the interpreter, the packages, cores, disk, shared memory, shard cache, GPU and tracking server."""
     findings = [
         Finding("viewfold", True, __version__),
         Finding("python", sys.version_info >= (3, 10), platform.python_version(), "install Python 3.10 or newer"),
@@ -42,7 +44,7 @@ def examine() -> list[Finding]:
     if Path("/dev/shm").is_dir():
         cure = "give it more (docker: --shm-size=2g): Ray and data loading workers share memory there"
         findings.append(_free(Path("/dev/shm"), "shared memory", LEAST_SHM_GB, cure))
-    findings.append(_gpu())
+    findings += [_shard_cache(), _gpu()]
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "runs/mlflow.db (SQLite; set MLFLOW_TRACKING_URI for a server)")
     cluster = os.environ.get("RAY_ADDRESS", "started on this machine when needed (set RAY_ADDRESS for a cluster)")
     return [*findings, Finding("tracking", True, tracking), Finding("ray cluster", True, cluster)]
@@ -69,6 +71,21 @@ def _package(names: str, extra: str) -> Finding:
 def _free(path: Path, what: str, least_gb: float, cure: str) -> Finding:
     free_gb = shutil.disk_usage(path).free / 1e9
     return Finding(what, free_gb >= least_gb, f"{free_gb:.1f} GB free at {path}", cure)
+
+
+def _shard_cache() -> Finding:
+    """Where shards of remote stores are kept on this machine."""
+    try:
+        from viewfold.pipeline.cache import shard_cache
+    except ModuleNotFoundError as error:
+        return Finding("shard cache", True, f"unknown without {error.name}")
+    try:
+        cache = shard_cache()
+        held, most = cache.held_bytes(), cache.max_bytes
+    except InvalidInput as error:
+        return Finding("shard cache", False, str(error), "VIEWFOLD_CACHE and VIEWFOLD_CACHE_BYTES set it")
+    says = f"{held / 1e9:.1f} of {most / 1e9:g} GB used at {cache.folder} (VIEWFOLD_CACHE, VIEWFOLD_CACHE_BYTES)"
+    return Finding("shard cache", True, says)
 
 
 def _gpu() -> Finding:
