@@ -1,49 +1,14 @@
-"""Verifying, counting and drawing a data set."""
+"""Counting and drawing a data set."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import break_image, truncate, write_images, write_objects, write_tar
+from tiny import write_images, write_objects, write_tar
 
-from viewfold.pipeline.manifest import index_shards
+from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.stats import contact_sheet, count
-from viewfold.pipeline.verify import verify
-
-
-def test_a_whole_set_has_no_problems(tmp_path: Path) -> None:
-    manifest = index_shards([*write_objects(tmp_path), *write_images(tmp_path)], tmp_path)
-    done: list[int] = []
-    assert verify(manifest, progress=done.append) == []
-    assert sum(done) == len(manifest)
-
-
-def test_every_bad_image_is_found_and_the_shard_that_changed_under_it(tmp_path: Path) -> None:
-    paths = write_objects(tmp_path)
-    manifest = index_shards(paths, tmp_path)
-    for member in ("obj-0006.01.jpg", "obj-0006.03.jpg", "obj-0007.json"):
-        break_image(paths[1], member)
-    found = verify(manifest)
-    assert [(problem.shard, problem.key) for problem in found] == [
-        ("objects-000001", ""),
-        ("objects-000001", "obj-0006"),
-        ("objects-000001", "obj-0006"),
-        ("objects-000001", "obj-0007"),
-    ]
-    assert found[0].reason.startswith("its sha256 is ")
-    assert found[1].reason == "image 01: the JPEG is cut short: its end marker is missing"
-
-
-def test_shards_that_are_gone_or_cut_are_one_problem_each(tmp_path: Path) -> None:
-    paths = write_images(tmp_path)
-    manifest = index_shards(paths, tmp_path)
-    paths[0].unlink()
-    truncate(paths[2])
-    found = verify(manifest)
-    assert [(problem.shard, problem.key) for problem in found] == [("images-000000", ""), ("images-000002", "")]
-    assert "cannot be opened" in found[0].reason
-    assert "the manifest says" in found[1].reason
 
 
 def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:

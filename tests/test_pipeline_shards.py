@@ -1,35 +1,66 @@
-"""Scanning tar shards: what a sample is, where its bytes lie, and every way in which a shard is refused."""
+"""Scanning tar shards: what a sample is, where its bytes lie, and what damage leaves of them."""
 
-import pickle
+import io
+import os
+import random
+import re
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
-from tiny import truncate, write_objects, write_tar
+from faults import BLOCK, KEYS, end_of, overwritten, sound, start_of, tar_bytes
+from tiny import write_objects, write_tar
 
-from viewfold.errors import InvalidInput, ShardError
-from viewfold.pipeline.shards import Member, ShardReader, expand_shards, scan_shard
+from viewfold.errors import ShardError
+from viewfold.pipeline.shards import Fault, Member, ShardSample, scan_shard
+
+
+def scan(data: Path | bytes, *, faults: list[Fault] | None = None) -> list[ShardSample]:
+    return scan_shard(io.BytesIO(data if isinstance(data, bytes) else data.read_bytes()), "a", faults=faults)
 
 
 def test_every_member_lies_where_tarfile_finds_it(tmp_path: Path) -> None:
     path = write_objects(tmp_path)[0]
-    found = {f"{s.key}.{ext}": member for s in scan_shard(path) for ext, member in s.members.items()}
-    with tarfile.open(path) as tar, ShardReader([path], [path.stat().st_size]) as reader:
-        expected = {info.name: Member(info.offset_data, info.size) for info in tar}
-        contents = {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
-        assert {name: reader.read(0, member) for name, member in found.items()} == contents
-    assert found == expected
+    found = {f"{sample.key}.{ext}": member for sample in scan(path) for ext, member in sample.members.items()}
+    with tarfile.open(path) as tar:
+        assert found == {info.name: Member(info.offset_data, info.size) for info in tar}
+
+
+LONG = ("folder-" * 20, "deep/" * 40 + "k", "sch\xf6n/gr\xf6\xdfe", "x" * 97)
+
+
+@pytest.mark.parametrize("kind", ["pax", "gnu", "ustar", "tar"])
+def test_names_of_any_length_and_script_are_read_in_every_format(kind: str, tmp_path: Path) -> None:
+    names = [f"{name[:90]}{n}.jpg" if kind == "ustar" else f"{name}{n}.jpg" for n, name in enumerate(LONG)]
+    if kind == "tar":  # GNU tar itself, with folders among the members
+        for name in names:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(b"x" * len(name))
+        subprocess.run(["tar", "-cf", "a.tar", "-C", "in", "."], cwd=tmp_path, check=True)
+    else:
+        formats = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
+        with tarfile.open(tmp_path / "a.tar", "w", format=formats[kind]) as tar:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(name)
+                tar.addfile(info, io.BytesIO(b"x" * len(name)))
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        expected = {info.name: Member(info.offset_data, info.size) for info in tar if info.isreg()}
+    assert {f"{one.key}.jpg": one.members["jpg"] for one in scan(tmp_path / "a.tar")} == expected
 
 
 def test_a_key_ends_at_the_first_dot_of_the_name_and_keeps_its_folder(tmp_path: Path) -> None:
-    names = ["v1.0/a.b.JPG", "v1.0/a.json", "README", "./._hidden.jpg", "c.jpg"]
+    names = ["v1.0/a.07.JPG", "v1.0/a.json", "README", "./._hidden.jpg", "c.jpg"]
+    faults: list[Fault] = []
     shard = write_tar(tmp_path / "a.tar", [(name, b"x") for name in names])
-    assert [(s.key, list(s.members)) for s in scan_shard(shard)] == [("v1.0/a", ["b.jpg", "json"]), ("c", ["jpg"])]
+    assert [(one.key, list(one.members)) for one in scan(shard, faults=faults)] == [("c", ["jpg"])]
+    assert [(fault.key, fault.offset) for fault in faults] == [("v1.0/a", BLOCK)]  # no image 00
 
 
 def test_numbered_images_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "a.tar", [(f"o.{n:02d}.jpg", bytes(n + 1)) for n in (1, 0, 2)])
-    assert [member.size for member in scan_shard(shard)[0].images("a")] == [1, 2, 3]
+    assert [member.size for member in scan(shard)[0].images("a")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -39,90 +70,113 @@ def test_numbered_images_come_in_the_order_of_their_numbers(tmp_path: Path) -> N
         (["a.00.jpg", "a.02.jpg"], "numbered 00, 01"),
         (["a.jpg", "a.png"], "once each"),
         (["a.01.jpg", "a.02.jpg"], "numbered 00, 01"),
+        (["a.jpg", "b.jpg", "a.json"], "its members are not adjacent"),
+        (["a.jpg", "a.JPG"], "the member .jpg occurs twice, first at byte 512"),
+        (["a.\udcff.jpg"], "is not UTF-8"),
     ],
 )
-def test_images_that_cannot_be_matched_to_latents_are_refused(names: list[str], reason: str, tmp_path: Path) -> None:
-    (sample,) = scan_shard(write_tar(tmp_path / "a.tar", [(name, b"x") for name in names]))
-    with pytest.raises(ShardError, match=f"^a: a: .*{reason}"):
-        sample.images("a")
+def test_a_sample_that_cannot_be_told_is_refused(names: list[str], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=rf"^a: a: byte \d+: .*{reason}"):
+        scan(write_tar(tmp_path / "a.tar", [(name, b"x") for name in names]))
+
+
+@pytest.mark.parametrize("kind", ["pax", "gnu"])
+def test_a_sparse_file_is_refused_for_its_bytes_are_not_those_of_the_file(kind: str, tmp_path: Path) -> None:
+    with (tmp_path / "k0.jpg").open("wb") as file:
+        for hole in range(40):  # more than a header has room for
+            file.seek(hole << 16)
+            file.write(b"x")
+    (tmp_path / "k1.jpg").write_bytes(b"y")
+    format_option = {"pax": "posix", "gnu": "gnu"}[kind]
+    command = ["tar", "-cSf", "a.tar", f"--format={format_option}", "k0.jpg", "k1.jpg"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    faults: list[Fault] = []
+    (sample,) = scan(tmp_path / "a.tar", faults=faults)
+    assert (sample.key, [fault.key for fault in faults]) == ("k1", ["k0"])
+    assert "sparse" in faults[0].reason
+
+
+@pytest.mark.parametrize("cut", [*range(0, 3000, 100), BLOCK, 2 * BLOCK])
+def test_a_shard_cut_at_any_place_keeps_the_samples_before(cut: int) -> None:
+    data = tar_bytes([("a.jpg", bytes(300)), ("b.jpg", bytes(300))])
+    faults: list[Fault] = []
+    samples = scan(data[:cut], faults=faults)
+    assert [sample.key for sample in samples] == ["a", "b"][: (cut >= 812) + (cut >= 1836)]
+    assert bool(faults) == (cut < 2048 + BLOCK)
+    assert not faults or re.search("empty file" if cut == 0 else "cut short", faults[0].reason)
+
+
+def test_a_shard_whose_rest_never_came_is_not_taken_for_a_short_one() -> None:
+    """What is left of a download that had its place on the disk kept, and was stopped."""
+    start = start_of("k3.jpg", sound()) - BLOCK
+    data = tar_bytes(sound())[:start] + bytes(200 * BLOCK)
+    with pytest.raises(ShardError, match=f"^a: byte {start}: .*more than an end mark"):
+        scan(data)
+    assert len(scan(data[: start + 100 * BLOCK])) == 3
+
+
+def test_the_samples_beside_a_damaged_header_are_kept_where_they_have_everything() -> None:
+    data, header = overwritten("k3.jpg", b"\xa5")
+    faults: list[Fault] = []
+    assert [sample.key for sample in scan(data, faults=faults)] == [key for key in KEYS if key != "k3"]
+    assert [(fault.key, fault.offset) for fault in faults] == [("", header), ("k3", header)]
 
 
 @pytest.mark.parametrize(
-    ("names", "reason"),
-    [
-        (["a.jpg", "b.jpg", "a.json"], "a: its members are not adjacent"),
-        (["a.jpg", "a.jpg"], "a: the member .jpg occurs"),
-    ],
+    ("format_", "name"), [(tarfile.PAX_FORMAT, "gr\xf6\xdfe{}"), (tarfile.GNU_FORMAT, "x" * 97 + "{}")]
 )
-def test_members_in_disorder_are_refused(names: list[str], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=reason):
-        scan_shard(write_tar(tmp_path / "a.tar", [(name, b"x") for name in names]))
+def test_a_name_whose_own_header_is_lost_is_not_taken_for_what_is_left_of_it(format_: int, name: str) -> None:
+    names = [f"{name.format(n)}.jpg" for n in range(3)]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format_) as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    data = bytearray(buffer.getvalue())
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        starts = [info.offset for info in tar]
+    data[starts[1] : starts[1] + BLOCK] = b"x" * BLOCK
+    faults: list[Fault] = []
+    assert [f"{sample.key}.jpg" for sample in scan(bytes(data), faults=faults)] == [names[0], names[2]]
+    assert "may have been longer" in faults[-1].reason
 
 
-@pytest.mark.parametrize("cut", [0, 100, 512, 700, 1024, 1536, 2048, 2500])
-def test_a_shard_cut_at_any_place_is_refused(cut: int, tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "a.tar", [("a.jpg", bytes(300)), ("b.jpg", bytes(300))])  # ends at 2048, then zeros
-    shard.write_bytes(shard.read_bytes()[:cut])
-    with pytest.raises(ShardError, match=r"^a\.tar: (cut short|not a plain tar)"):
-        scan_shard(shard)
+def test_whatever_bytes_are_damaged_no_sample_is_taken_for_another() -> None:
+    whole = tar_bytes(sound())
+    members = {key: {"jpg", "json"} for key in KEYS}
+    places = {name: Member(start_of(name, sound()), len(data)) for name, data in sound()}
+    draw = random.Random(0)
+    for _ in range(400):
+        data, start = bytearray(whole), draw.randrange(end_of(sound()))
+        length = draw.choice([1, 100, BLOCK, 3000])
+        filling = draw.choice([draw.randbytes(length), bytes(length)])
+        end = min(start + length, len(data))
+        data[start:end] = filling[: end - start]
+        if not data[start:].strip(b"\0"):
+            continue  # a shard that ends there is the same
+        faults: list[Fault] = []
+        samples = scan(bytes(data), faults=faults)
+        for sample in samples:
+            assert set(sample.members) == members[sample.key]
+            assert all(places[f"{sample.key}.{ext}"] == member for ext, member in sample.members.items())
+        untouched = [key for key in KEYS if start >= last_of(key) or end <= start_of(f"{key}.jpg", sound()) - BLOCK]
+        assert set(untouched) <= {sample.key for sample in samples}
+        assert faults or len(samples) == len(KEYS)
 
 
-def test_a_damaged_header_is_refused_where_tarfile_stops_in_silence(tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "a.tar", [("a.jpg", bytes(300)), ("b.jpg", bytes(300))])
-    data = bytearray(shard.read_bytes())
-    data[1024:1034] = b"x" * 10
-    shard.write_bytes(data)
-    with tarfile.open(shard) as tar:
-        assert tar.getnames() == ["a.jpg"]
-    with pytest.raises(ShardError, match="damaged at byte 1024"):
-        scan_shard(shard)
+def last_of(key: str) -> int:
+    """The byte behind a sample."""
+    contents = dict(sound())
+    return start_of(f"{key}.json", sound()) + -(-len(contents[f"{key}.json"]) // BLOCK) * BLOCK
 
 
-def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(b"GIF89a" * 500)
-    for path in (tmp_path / "a.tar", tmp_path / "none.tar", tmp_path):
-        with pytest.raises(ShardError, match=r"not a plain tar|cannot be opened"):
-            scan_shard(path)
-
-
-def test_a_reader_refuses_a_shard_that_changed_and_says_both_sizes(tmp_path: Path) -> None:
-    shard = write_objects(tmp_path)[0]
-    size = shard.stat().st_size
-    truncate(shard)
-    with pytest.raises(ShardError, match=f"has {size // 2} bytes where the manifest says {size}"):
-        ShardReader([shard], [size]).read(0, Member(0, 1))
-
-
-def test_a_pickled_reader_opens_its_own_files(tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "a.tar", [("a.jpg", b"abc")])
-    with ShardReader([shard], [shard.stat().st_size]) as reader:
-        assert reader.read(0, Member(512, 3)) == b"abc"
-        copy = pickle.loads(pickle.dumps(reader))
-    with copy:
-        assert copy.read(0, Member(512, 3)) == b"abc"
-
-
-def test_a_reader_of_many_shards_keeps_few_open(tmp_path: Path) -> None:
-    paths = [write_tar(tmp_path / f"{n}.tar", [("a.jpg", str(n).encode())]) for n in range(70)]
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    with ShardReader(paths, [path.stat().st_size for path in paths]) as reader:
-        assert [reader.read(n, Member(512, len(str(n)))) for n in range(70)] == [str(n).encode() for n in range(70)]
-        assert len(list(Path("/proc/self/fd").iterdir())) - before <= 64
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-def test_shards_are_named_by_file_folder_glob_and_range(tmp_path: Path) -> None:
-    paths = [write_tar(tmp_path / f"a-{n:06d}.tar", []) for n in range(12)]
-    (tmp_path / "notes.txt").write_text("")
-    assert expand_shards(str(tmp_path)) == paths
-    assert expand_shards([str(paths[3]), str(tmp_path / "a-00000*.tar")]) == [paths[3], *paths[:3], *paths[4:10]]
-    assert expand_shards(str(tmp_path / "a-{000008..000011}.tar")) == paths[8:]
-    assert expand_shards(str(tmp_path / "a-0000{0..1}{0..1}.tar")) == [paths[0], paths[1], paths[10], paths[11]]
-
-
-@pytest.mark.parametrize("spec", [[], "none.tar", "a-{000000..000003}.tar", "*.tar"])
-def test_shards_that_are_not_there_are_refused(spec: str | list[str], tmp_path: Path) -> None:
-    write_tar(tmp_path / "a-000000.tar", [])
-    named = [str(tmp_path / "sub" / part) for part in ([spec] if isinstance(spec, str) else spec)]
-    with pytest.raises(InvalidInput, match="no shard"):
-        expand_shards(named)
+def test_scanning_a_large_shard_takes_no_more_than_its_headers(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:  # 8 GB that take no room: more than an octal size field holds
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 9 << 30
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(BLOCK + info.size + 2 * BLOCK)
+    with path.open("rb") as shard:
+        (sample,) = scan_shard(shard, "a")
+    assert sample.members == {"jpg": Member(BLOCK, 9 << 30)}
+    assert os.stat(path).st_blocks * 512 < 1 << 20

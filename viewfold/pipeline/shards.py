@@ -1,28 +1,22 @@
-"""Tar shards in the WebDataset convention: what they hold, where each member lies, and reading one by its place.
+"""Tar shards in the WebDataset convention: what they hold, where each member lies, and what in them cannot be used.
 
 A sample is the run of adjacent members that share a key: the path up to the first dot of the file's name. What follows
 the dot is the member's extension (`jpg`, `json`, `07.jpg`). Members without a key or an extension are not samples.
 """
 
-import glob
-import os
 import re
-import tarfile
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
 
-from viewfold.errors import InvalidInput, ShardError
+from viewfold.errors import ShardError
+from viewfold.pipeline.tarwalk import Damage, Entry, walk_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _IMAGE = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(IMAGE_EXTENSIONS)})")
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_END_BLOCK = bytes(tarfile.BLOCKSIZE)
-_OPEN_SHARDS = 64  # far below the usual limit of 1024 open files, and a block of the plan touches one shard or two
 
 
 class Member(NamedTuple):
@@ -35,6 +29,22 @@ class Member(NamedTuple):
 def is_image(extension: str) -> bool:
     """Whether members of this lower-case extension are stored images: `jpg`, or `07.jpg` as one of several."""
     return _IMAGE.fullmatch(extension) is not None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something in a shard that cannot be used, and where."""
+
+    shard: str
+    key: str
+    """Key within the shard; empty where the shard itself is the problem."""
+    offset: int
+    """Byte of the shard: that at which the member begins, or the damage."""
+    reason: str
+
+    def error(self) -> ShardError:
+        """The error that names shard, key and byte."""
+        return ShardError(self.shard, f"byte {self.offset}: {self.reason}", self.key or None)
 
 
 @dataclass(frozen=True)
@@ -61,143 +71,156 @@ class ShardSample:
         return [self.members[ext] for _, ext in numbered]
 
 
-def scan_shard(path: Path) -> list[ShardSample]:
-    """The samples of one shard in order, from its headers alone.
+class Stored(NamedTuple):
+    """One member as it lies in the tar."""
+
+    name: str
+    extension: str
+    """Lower-case."""
+    number: int
+    """How many members of samples come before it: those of one key should be neighbours."""
+    member: Member
+
+
+@dataclass(frozen=True)
+class ShardContents:
+    """All that can be found in a shard, whether or not it can be used."""
+
+    members: dict[str, list[Stored]] = field(default_factory=dict)
+    """By key, keys in the order in which they come first; the same extension may come twice."""
+    faults: list[Fault] = field(default_factory=list)
+    """Of the shard itself."""
+    incomplete: dict[str, Fault] = field(default_factory=dict)
+    """Samples that have lost a member, or may have: no guess is made at what a damage has taken."""
+    others: list[Fault] = field(default_factory=list)
+    """Files that are no member of a sample, for their names have no key or no extension."""
+
+    def found_keys(self) -> list[str]:
+        """Every sample of which anything was found."""
+        return list({**self.members, **self.incomplete})
+
+
+def shard_contents(file: BinaryIO, shard: str) -> ShardContents:
+    """Read the headers of a shard, going on behind every damage; `shard` is its name in faults.
+
+    A sample beside a damage is taken for complete only if it has every extension that any sample of the shard has.
+    """
+    contents = ShardContents()
+    beside: dict[str, Fault] = {}
+    last, number, damage = "", 0, None
+    for found in walk_tar(file):
+        if isinstance(found, Damage):
+            fault = Fault(shard, "", found.offset, found.reason)
+            contents.faults.append(fault)
+            if match := _NAME.fullmatch(found.name):
+                key = shown(match[1])
+                contents.incomplete.setdefault(key, replace(fault, key=key))
+            else:
+                damage = fault
+                beside.setdefault(last, fault)
+        elif key := _put(contents, found, shard, number, after_damage=damage is not None):
+            last, number = key, number + 1
+            if damage is not None:
+                beside.setdefault(key, damage)
+                damage = damage if key in contents.incomplete else None
+    every = {one.extension for stored in contents.members.values() for one in stored}
+    for key, fault in beside.items():
+        if lost := every - {one.extension for one in contents.members.get(key, [])} if key else None:
+            reason = f"it may have lost its .{sorted(lost)[0]} to the damage at byte {fault.offset}"
+            contents.incomplete.setdefault(key, Fault(shard, key, fault.offset, reason))
+    return contents
+
+
+def scan_shard(file: BinaryIO, shard: str, *, faults: list[Fault] | None = None) -> list[ShardSample]:
+    """The samples of one shard in order, from its headers alone; `shard` is its name in messages.
+
+    With a list for `faults`, every problem is appended to it, in the order of the shard, and the samples that can be
+    used are returned.
 
     Raises:
-        ShardError: not a tar, cut short, damaged between members, a key that occurs twice, or members of one key apart.
+        ShardError: without a list, the first problem: not a tar, cut short, damaged between members, a sample without
+            images or with a gap in them, a member that occurs twice, members of one key apart.
     """
-    samples: dict[str, dict[str, Member]] = {}
-    last = None
-    for name, member in _scan_members(path):
-        match = _NAME.fullmatch(name)
-        if match is None:
-            continue
-        key, extension = match[1], match[2].lower()
-        members = samples.setdefault(key, {})
-        if extension in members:
-            raise ShardError(path.name, f"the member .{extension} occurs twice", key)
-        if members and key != last:
-            raise ShardError(
-                path.name, "its members are not adjacent; write the shard again with `tar --sort=name`", key
+    contents = shard_contents(file, shard)
+    found, samples = list(contents.faults), []
+    for key in contents.found_keys():
+        stored = contents.members.get(key, [])
+        sample = ShardSample(key, {one.extension: one.member for one in stored})
+        fault = contents.incomplete.get(key) or _disorder(shard, key, stored) or image_fault(shard, sample)
+        if fault is None:
+            samples.append(sample)
+        else:
+            found.append(fault)
+    found.sort(key=lambda fault: fault.offset)
+    if faults is None and found:
+        raise found[0].error()
+    if faults is not None:
+        faults += found
+    return samples
+
+
+def apart(stored: Sequence[Stored]) -> Stored | None:
+    """Of members of one key, in the order of the tar, the first that does not follow the one before."""
+    return next((one for before, one in pairwise(stored) if one.number != before.number + 1), None)
+
+
+def shown(name: str) -> str:
+    """A name to print and to write: bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _put(contents: ShardContents, entry: Entry, shard: str, number: int, *, after_damage: bool) -> str:
+    """Put one member of a tar where it belongs, and return its key; an empty one if it is no member of a sample."""
+    match = _NAME.fullmatch(entry.name)
+    if match is None or entry.kind == "other":
+        if entry.kind == "file":
+            reason = f"{shown(entry.name)} is no member of a sample: its name has no key or no extension"
+            contents.others.append(Fault(shard, "", entry.offset, reason))
+        return ""
+    key, extension = shown(match[1]), shown(match[2].lower())
+    reason = _unusable(entry, extension, after_damage=after_damage)
+    if reason:
+        contents.incomplete.setdefault(key, Fault(shard, key, entry.offset, reason))
+    else:
+        stored = Stored(entry.name, extension, number, Member(entry.offset, entry.size))
+        contents.members.setdefault(key, []).append(stored)
+    return key
+
+
+def _unusable(entry: Entry, extension: str, *, after_damage: bool) -> str:
+    """Why a member cannot be read; empty if it can."""
+    if entry.kind == "link":
+        return f"the member .{extension} is a link, not a file; write the shard again with `tar --hard-dereference -h`"
+    if entry.kind == "sparse":
+        return f"the member .{extension} is stored as a sparse file; write the shard again without `--sparse`"
+    if shown(entry.name) != entry.name:
+        return f"the name of the member .{extension} is not UTF-8"
+    if after_damage and entry.shortened:
+        return f"the name of the member .{extension} may have been longer; the damage before it has taken the rest"
+    return ""
+
+
+def _disorder(shard: str, key: str, stored: Sequence[Stored]) -> Fault | None:
+    seen: dict[str, Member] = {}
+    for one in stored:
+        if one.extension in seen:
+            first = seen[one.extension].offset
+            return Fault(
+                shard, key, one.member.offset, f"the member .{one.extension} occurs twice, first at byte {first}"
             )
-        members[extension] = member
-        last = key
-    return [ShardSample(key, members) for key, members in samples.items()]
+        seen[one.extension] = one.member
+    astray = apart(stored)
+    if astray is None:
+        return None
+    reason = "its members are not adjacent; `viewfold data repair` brings them together, as does `tar --sort=name`"
+    return Fault(shard, key, astray.member.offset, reason)
 
 
-def _scan_members(path: Path) -> Iterator[tuple[str, Member]]:
+def image_fault(shard: str, sample: ShardSample) -> Fault | None:
+    """Why a sample's images cannot be told from its members; None where they can."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            while (info := tar.next()) is not None:
-                if info.isreg():
-                    yield info.name, Member(info.offset_data, info.size)
-                tar.members.clear()  # type: ignore[attr-defined]  # TarFile keeps every header: 0.5 GB for a million members
-            end = tar.offset
-    except tarfile.ReadError as error:
-        reason = "cut short" if "end of data" in str(error) or "truncated" in str(error) else "not a plain tar file"
-        raise ShardError(path.name, f"{reason} ({error}); copy or write it again") from None
-    except OSError as error:
-        raise ShardError(path.name, f"cannot be opened at {path} ({error.strerror})") from None
-    # tarfile stops without a word at a damaged header and at a missing end: both would lose samples in silence.
-    with path.open("rb") as file:
-        file.seek(end)
-        block = file.read(len(_END_BLOCK))
-    if block != _END_BLOCK:
-        reason = "damaged" if len(block) == len(_END_BLOCK) else "cut short"
-        raise ShardError(path.name, f"{reason} at byte {end}: no end mark follows the last member; copy it again")
-
-
-class ShardReader:
-    """Reads members by place, keeping the shards it used last open. Picklable; a copy opens its own files.
-
-    `os.pread` shares no file position, so threads and forked processes may use one reader.
-    """
-
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
-        """`sizes` are the bytes that each shard had when it was indexed."""
-        self._paths = list(paths)
-        self._sizes = list(sizes)
-        self._handles: OrderedDict[int, int] = OrderedDict()
-
-    def read(self, shard: int, member: Member) -> bytes:
-        """The bytes of one member.
-
-        Raises:
-            ShardError: the shard is gone or is not the file that was indexed.
-        """
-        return os.pread(self._handle(shard), member.size, member.offset)
-
-    def close(self) -> None:
-        """Close every file; reading opens them again."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
-
-    def __enter__(self) -> "ShardReader":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": OrderedDict()}
-
-    def _handle(self, shard: int) -> int:
-        if shard not in self._handles:
-            if len(self._handles) >= _OPEN_SHARDS:
-                os.close(self._handles.popitem(last=False)[1])
-            self._handles[shard] = self._open(shard)
-        self._handles.move_to_end(shard)
-        return self._handles[shard]
-
-    def _open(self, shard: int) -> int:
-        path, expected = self._paths[shard], self._sizes[shard]
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            reason = f"cannot be opened at {path} ({error.strerror}); index it again where it lies now"
-            raise ShardError(path.name, reason) from None
-        size = os.fstat(handle).st_size
-        if size != expected:
-            os.close(handle)
-            raise ShardError(path.name, f"has {size} bytes where the manifest says {expected}; index it again")
-        return handle
-
-
-def expand_shards(spec: str | Sequence[str]) -> list[Path]:
-    """Shards named by files, folders (their `*.tar`), globs and brace ranges such as `a-{000000..000005}.tar`.
-
-    They come in the order given, sorted inside a folder or glob, each once.
-
-    Raises:
-        InvalidInput: a part that names no shard.
-    """
-    found: dict[Path, None] = {}
-    for part in [spec] if isinstance(spec, str) else spec:
-        for pattern in _expand_braces(part):
-            matches = _matches(pattern)
-            if not matches:
-                raise InvalidInput(
-                    f"{pattern}: no shard there; give a .tar file, a folder of them, a glob or a brace range"
-                )
-            found.update(dict.fromkeys(matches))
-    if not found:
-        raise InvalidInput("no shard named; give .tar files, folders of them, globs or brace ranges")
-    return list(found)
-
-
-def _matches(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    if path.is_dir():
-        return sorted(path.glob("*.tar"))
-    return [path] if path.is_file() else sorted(Path(name) for name in glob.glob(pattern))
-
-
-def _expand_braces(text: str) -> list[str]:
-    match = _BRACES.search(text)
-    if match is None:
-        return [text]
-    first, last = match[1], match[2]
-    width = len(first) if first.startswith("0") else 0
-    numbers = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    return [text[: match.start()] + number + rest for number in numbers for rest in _expand_braces(text[match.end() :])]
+        sample.images(shard)
+    except ShardError as error:
+        first = min(member.offset for member in sample.members.values())
+        return Fault(shard, sample.key, first, error.reason)
+    return None
