@@ -12,8 +12,8 @@ from torch import Tensor
 
 from viewfold.augment import AffineConfig, AffinePolicy, make_views, param_names, relative_names
 from viewfold.jobs.data import locate
-from viewfold.pipeline.manifest import index_shards
-from viewfold.pipeline.stream import read_images
+from viewfold.pipeline.images import read_images
+from viewfold.pipeline.indexer import index_shards
 from viewfold.ssl.checkpoint import Progress
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.engine import LocalEngine, OptimConfig

@@ -16,9 +16,9 @@ from PIL import Image
 from viewfold.cli import main
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run import run_recipe
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import StageRecord
-from viewfold.pipeline.stream import read_images
 from viewfold.retrieval import FeatureSet, IndexBundle
 from viewfold.ssl.encoder import load_encoder
 

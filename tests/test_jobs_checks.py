@@ -11,13 +11,13 @@ from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run import RunConfig, run_recipe
 from viewfold.jobs.train import TrainJob, check_training
-from viewfold.pipeline.manifest import index_shards
+from viewfold.pipeline.indexer import index_shards
 
 
 def recipe(shards: Path, *overrides: str) -> RunConfig:
     """The smoke recipe over these shards, with small batches and nothing held out."""
     plain = [f"data.shards=[{shards}]", "held_out=[]", "evaluate=null", "compare=null"]
-    return find("smoke", [*plain, "pretrain.stream.batch_size=8", "adapt.stream.batch_size=8", *overrides])
+    return find("smoke", [*plain, "pretrain.stream.batch_size=8", "adapt.stream={batch_size: 8}", *overrides])
 
 
 def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
@@ -90,7 +90,7 @@ def test_a_run_whose_stages_need_what_it_leaves_out_is_refused(overrides: list[s
 def test_a_domain_that_is_held_out_does_not_count_as_another_domain(tmp_path: Path) -> None:
     shards = write_images(tmp_path / "shards", samples=24, domains=2)
     index_shards(shards, tmp_path / "shards")
-    smoke = find("smoke", ["adapt.stream.batch_size=8"])
+    smoke = find("smoke", ["adapt.stream={batch_size: 8}"])
     assert smoke.adapt is not None
     job = TrainJob(
         smoke.adapt,

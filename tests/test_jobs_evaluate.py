@@ -8,7 +8,8 @@ import torch
 from tiny import write_images, write_objects
 
 from viewfold.jobs.evaluate import EvaluateConfig, freeze, invariant_splits, measure, translated
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.manifest import ShardManifest
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.evaluate import PairProbeConfig
 

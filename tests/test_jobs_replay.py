@@ -24,9 +24,10 @@ from viewfold.errors import InvalidInput, ShardError
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.replay import Trained, find_row, grouped_draws, open_training, replay, replay_view
-from viewfold.jobs.run import STAGES, RunConfig, run_recipe
+from viewfold.jobs.run import STAGES, RunConfig, identity, run_recipe
 from viewfold.jobs.train import TrainConfig, build_engine
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import code_version, run_stage
 from viewfold.pipeline.stream import StreamConfig, position_of, sample_batch, stream_batches
 from viewfold.ssl.checkpoint import Progress
@@ -203,7 +204,7 @@ def finished_run(folder: Path, config: RunConfig) -> tuple[Path, Seen]:
         folder / "pretrain",
         name="pretrain",
         config=STAGES["pretrain"].settings(config),
-        inputs={"data": records["data"].id},
+        inputs={"data": identity("data", records["data"])},
         make=make,
         code_version=code_version(),
     )

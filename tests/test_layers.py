@@ -9,12 +9,12 @@ import re
 import ssl
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "viewfold"
@@ -36,6 +36,10 @@ OWNERS = {
     "deepspeed": ("ssl/deepspeed_engine.py",),
     "kornia": ("augment/",),
     "webdataset": ("pipeline/",),
+    "fsspec": ("pipeline/store.py",),
+    "gcsfs": ("pipeline/store.py",),
+    "aiohttp": ("pipeline/store.py",),
+    "simplejpeg": ("pipeline/jpeg.py",),
     "timm": ("ssl/",),
     "faiss": ("retrieval/",),
     "fastapi": ("retrieval/service.py",),

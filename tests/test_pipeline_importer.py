@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import encode
 
 from viewfold.errors import InvalidInput
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.importer import import_folder
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.stream import read_images
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
 
@@ -37,7 +37,7 @@ def sources(manifest: ShardManifest) -> list[str]:
         for row in range(len(manifest)):
             about = manifest.samples.about(row)
             assert about is not None
-            found.append(json.loads(reader.read(int(manifest.samples.shard[row]), about))["source"])
+            found.append(json.loads(reader.read(manifest.shard(row), about))["source"])
     return found
 
 
@@ -64,7 +64,7 @@ def test_the_same_folder_gives_the_same_bytes(folder: Path, tmp_path: Path) -> N
     assert shards[0].hash == shards[1].hash
     assert len(shards[0].shards) > 1
     for one, two in zip(shards[0].shards, shards[1].shards, strict=True):
-        assert one.path.read_bytes() == two.path.read_bytes()
+        assert Path(one.location).read_bytes() == Path(two.location).read_bytes()
 
 
 def test_a_csv_names_images_labels_domains_and_groups(folder: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_images, write_objects, write_shards
+from tiny import truncate, write_images, write_objects, write_shards
 
 from viewfold.errors import InvalidInput, ShardError
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.quarantine import read_quarantine
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def test_a_loaded_manifest_is_the_one_written(images: ShardManifest, tmp_path: P
         loaded = ShardManifest.load(path)
         assert (loaded.hash, loaded.labels, loaded.shards) == (images.hash, images.labels, images.shards)
         assert [loaded.key(row) for row in range(len(loaded))] == [images.key(row) for row in range(len(images))]
-        assert loaded.samples.digest() == images.samples.digest()
+        assert [loaded.samples.images(row) for row in range(24)] == [images.samples.images(row) for row in range(24)]
 
 
 def test_rows_hold_what_was_written(images: ShardManifest) -> None:
@@ -124,7 +126,7 @@ def test_a_manifest_crosses_processes(images: ShardManifest) -> None:
     ],
 )
 def test_a_json_that_cannot_be_used_names_shard_and_key(about: object, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=rf"^one-000000\.tar: a: .*{reason}"):
+    with pytest.raises(ShardError, match=rf"^one-000000: a: byte 1536: .*{reason}"):
         index_shards(one_sample(tmp_path, about), tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -148,12 +150,12 @@ def test_a_manifest_that_is_gone_or_torn_is_refused(images: ShardManifest, tmp_p
         ShardManifest.load(tmp_path / "none")
     other = index_shards(write_images(tmp_path / "other", seed=1), tmp_path / "other")
     assert other.hash != images.hash
-    shutil.copy(tmp_path / "other" / "samples.parquet", folder / "samples.parquet")
-    with pytest.raises(InvalidInput, match=r"samples\.parquet is not the table"):
+    shutil.copy(tmp_path / "other" / "samples.arrow", folder / "samples.arrow")
+    with pytest.raises(InvalidInput, match=r"samples\.arrow is not the table"):
         ShardManifest.load(folder)
     for text, reason in (
         (r"{", "not a manifest"),
-        ('{"format": "x"}', "viewfold-manifest-1"),
+        ('{"format": "x"}', "viewfold-manifest-2"),
         ("[]", "not a manifest"),
     ):
         (folder / "manifest.json").write_text(text)
@@ -165,3 +167,36 @@ def test_indexing_reports_every_shard(tmp_path: Path) -> None:
     done: list[int] = []
     index_shards(write_images(tmp_path), tmp_path, progress=done.append)
     assert done == [1, 1, 1]
+
+
+def test_a_table_cut_short_is_refused(images: ShardManifest, tmp_path: Path) -> None:
+    truncate(tmp_path / "data" / "samples.arrow")
+    with pytest.raises(InvalidInput, match=r"samples\.arrow is not the table"):
+        ShardManifest.load(tmp_path / "data")
+
+
+def test_columns_at_some_rows_are_those_of_the_whole_and_rows_of_a_part_are_its_own(images: ShardManifest) -> None:
+    rows = np.array([23, 0, 11, 11, 7])
+    for name in ("label", "domain", "group", "num_latents"):
+        np.testing.assert_array_equal(images.samples.numbers(name, rows), images.samples.column(name)[rows])
+    part = images.subset(domains=["style-1"])
+    np.testing.assert_array_equal(part.label, images.label[1::2])
+    assert [part.key(row) for row in range(12)] == [images.key(row) for row in range(1, 24, 2)]
+    np.testing.assert_array_equal(part.samples.shard(np.arange(12)), images.samples.shard(np.arange(1, 24, 2)))
+    with pytest.raises(IndexError):
+        part.key(12)
+    with pytest.raises(IndexError):
+        images.key(24)
+
+
+def test_samples_that_cannot_be_used_are_left_out_and_listed(tmp_path: Path) -> None:
+    good = [{f"s{n}.jpg": b"x", f"s{n}.json": b"{}"} for n in range(9)]
+    paths = write_shards(tmp_path, "n", [*good, {"bad.jpg": b"x", "bad.json": b"{"}])
+    with pytest.raises(ShardError, match=r"n-000000: bad: byte \d+: .*JSON.*--max-bad-share 0\.1`"):
+        index_shards(paths, tmp_path)
+    manifest = index_shards(paths, tmp_path, max_bad_share=0.1)
+    assert [manifest.key(row) for row in range(len(manifest))] == [f"n-000000/s{n}" for n in range(9)]
+    (bad,) = read_quarantine(tmp_path / "quarantine.jsonl")
+    assert (bad.key, bad.epoch) == ("bad", -1)
+    index_shards(write_shards(tmp_path, "n", good), tmp_path)
+    assert not (tmp_path / "quarantine.jsonl").exists()

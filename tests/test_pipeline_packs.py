@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from viewfold.pipeline.manifest import index_shards
-from viewfold.pipeline.shards import expand_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.locations import expand_shards
 from viewfold.pipeline.stats import count
 from viewfold.pipeline.verify import verify
 

@@ -15,9 +15,12 @@ from tiny import break_image, truncate, write_images, write_objects, write_shard
 from viewfold.config import parse
 from viewfold.errors import InvalidInput, ShardError, TrainingStopped
 from viewfold.pipeline.decode import decode_image
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.images import read_images
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.plain import plain_stream
 from viewfold.pipeline.quarantine import BadSample, read_quarantine
-from viewfold.pipeline.stream import StreamConfig, plain_stream, read_images, stream_batches
+from viewfold.pipeline.stream import StreamConfig, make_order, stream_batches
 from viewfold.values import Batch
 
 PAIRS = StreamConfig(batch_size=8, image_size=32, pair=True, block=2)
@@ -49,6 +52,9 @@ def joined(parts: list[Batch]) -> Batch:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Batch):
         values = [getattr(part, field.name) for part in parts]
+        if values[0] is None:
+            fields[field.name] = None
+            continue
         is_tensor = isinstance(values[0], torch.Tensor)
         fields[field.name] = torch.cat(values, axes.get(field.name, 0)) if is_tensor else sum(values[1:], values[0])
     return Batch(**fields)
@@ -83,6 +89,19 @@ def test_every_sample_comes_once_an_epoch(objects: ShardManifest) -> None:
     assert sorted(keys) == sorted((epoch, objects.key(row)) for epoch in (0, 1) for row in range(12))
 
 
+def test_balanced_batches_hold_as_many_of_each_class_from_every_domain(images: ShardManifest) -> None:
+    config = dataclasses.replace(SINGLES, batch_size=6, classes_per_batch=3)
+    ranks = [stream_batches(images, config, rank=rank, world_size=2, num_steps=8) for rank in range(2)]
+    for expected, *parts in zip(stream_batches(images, config, num_steps=8), *ranks, strict=True):
+        assert_same(joined(parts), expected)
+        assert sorted(expected.label.tolist()) == [0, 0, 1, 1, 2, 2]
+        assert {(int(a), int(b)) for a, b in zip(expected.label, expected.domain, strict=True)} == {
+            (label, domain) for label in range(3) for domain in range(2)
+        }
+    with pytest.raises(InvalidInput, match="classes_per_batch=4 is more than the 3 classes"):
+        stream_batches(images, dataclasses.replace(config, batch_size=8, classes_per_batch=4), num_steps=1)
+
+
 def test_a_pair_is_two_distinct_images_with_their_own_latents(objects: ShardManifest) -> None:
     seen = set()
     for batch in stream_batches(objects, PAIRS, num_steps=9):
@@ -91,7 +110,7 @@ def test_a_pair_is_two_distinct_images_with_their_own_latents(objects: ShardMani
         assert (batch.members[0] != batch.members[1]).all()
         with objects.reader() as reader:
             for slot, row in enumerate(batch.rows.tolist()):
-                shard, about = int(objects.samples.shard[row]), objects.samples.about(row)
+                shard, about = objects.shard(row), objects.samples.about(row)
                 assert about is not None
                 latents = json.loads(reader.read(shard, about))["latents"]
                 for view, member in enumerate(batch.members[:, slot].tolist()):
@@ -142,7 +161,7 @@ def test_a_stream_left_early_closes_its_files(images: ShardManifest) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     stream = stream_batches(images, SINGLES, num_steps=3)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -193,37 +212,44 @@ def test_a_bad_sample_is_replaced_by_the_next_good_one_and_written_down_once(tmp
         dataclasses.replace(index_shards(good, tmp_path / "good"), hash=manifest.hash), config, num_steps=9
     )
     got = stream_batches(manifest, config, num_steps=9, quarantine=tmp_path / "quarantine.jsonl")
-    replaced = 0
-    for batch, whole in zip(got, wanted, strict=True):
+    order, replaced = make_order(manifest, config), 0
+    for step, (batch, whole) in enumerate(zip(got, wanted, strict=True)):
         for slot, key in enumerate(whole.keys):
             if batch.keys[slot] != key:
                 replaced += 1
-                after = (slot + 1) % 8
-                assert batch.keys[slot] == batch.keys[after]
-                assert torch.equal(batch.images[:, slot], batch.images[:, after])
+                stand_ins = [order.stand_in(step, slot, nth) for nth in (1, 2, 3)]
+                assert (int(batch.rows[slot]), int(batch.epochs[slot])) in stand_ins
             else:
                 assert torch.equal(batch.images[:, slot], whole.images[:, slot])
     found = read_quarantine(tmp_path / "quarantine.jsonl")
-    assert {bad.key for bad in found} == {"obj-0003", "obj-0007"}
-    assert replaced > len(found) == len({(bad.key, bad.member) for bad in found})
+    assert sorted(bad.key for bad in found) == ["obj-0003", "obj-0007"]
+    assert replaced > got.num_bad == 2
     place = manifest.place(7, 2)
     (seven,) = (bad for bad in found if bad.key == "obj-0007")
     assert (seven.shard, seven.member, seven.offset) == ("objects-000001", 2, place.offset)
 
 
+def test_ranks_find_the_same_stand_ins_as_one_would(tmp_path: Path) -> None:
+    manifest, config = broken_set(tmp_path), dataclasses.replace(PAIRS, max_bad_share=0.3)
+    alone = stream_batches(manifest, config, num_steps=6)
+    ranks = [stream_batches(manifest, config, rank=r, world_size=4, num_steps=6) for r in range(4)]
+    for expected, *parts in zip(alone, *ranks, strict=True):
+        assert_same(joined(parts), expected)
+
+
 def test_a_run_stops_when_the_share_is_exceeded(tmp_path: Path) -> None:
     config = dataclasses.replace(PAIRS, max_bad_share=0.05)
-    with pytest.raises(TrainingStopped, match=r"step \d: \d bad samples are \d+\.\d+%, more than the 5\.00%"):
+    with pytest.raises(TrainingStopped, match=r"step \d: \d bad samples of 12 are \d+\.\d+%, more than the 5\.00%"):
         list(stream_batches(broken_set(tmp_path), config, num_steps=9))
 
 
-def test_a_rank_without_a_good_sample_stops_the_run(tmp_path: Path) -> None:
+def test_a_set_without_a_good_sample_stops_the_run(tmp_path: Path) -> None:
     paths = write_images(tmp_path, samples=4)
     manifest = index_shards(paths, tmp_path)
     for n in range(4):
         break_image(paths[0], f"img-{n:04d}.png")
     config = StreamConfig(batch_size=2, image_size=32, max_bad_share=0.9)
-    with pytest.raises(ShardError, match="img-000"):
+    with pytest.raises(TrainingStopped, match=r"4 bad samples of 4 are 100\.00%"):
         list(stream_batches(manifest, config, num_steps=1))
 
 
@@ -253,7 +279,7 @@ def test_reading_gives_every_stored_image_in_order(objects: ShardManifest) -> No
     assert [row for batch in batches for row in batch.rows] == [5] * 4 + [0] * 4 + [1] * 4
     assert batches[0].images.shape == (5, 3, 16, 16)
     assert batches[0].latents is not None
-    with objects.reader() as reader, tarfile.open(objects.shards[1].path) as tar:
+    with objects.reader() as reader, tarfile.open(objects.shards[1].location) as tar:
         wanted = json.loads(tar.extractfile("obj-0005.json").read())["latents"]  # type: ignore[union-attr]
         np.testing.assert_allclose(batches[0].latents[:4], wanted, rtol=1e-6)
         assert batches[0].data[4] == reader.read(0, objects.samples.images(0)[0])

@@ -208,22 +208,56 @@ def data_import(
 @data_app.command("index")
 def data_index(
     shards: Shards,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for manifest.json and samples.parquet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for manifest.json and the table of samples.")],
+    max_bad_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the samples to leave out and list, where they cannot be used."),
+    ] = 0.0,
+    check: Annotated[bool, typer.Option("--check", help="Decode every image, too, as a run does.")] = False,
 ) -> None:
     """Shards to a manifest: counts, digests, and where each member lies."""
     from viewfold.jobs.data import index_shards_to
 
-    typer.echo(index_shards_to(shards, out))
+    typer.echo(index_shards_to(shards, out, max_bad_share=max_bad_share, decode=check))
 
 
 @data_app.command("verify")
 def data_verify(
     manifest: Annotated[Path, typer.Argument(help="A manifest.json, or the folder that holds one.")],
+    quarantine: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write what is wrong to this file, as JSON lines.")
+    ] = None,
 ) -> None:
     """Read and decode every image of a manifest; list what is wrong. Exit code 2 if anything is."""
     from viewfold.jobs.data import verify_manifest
 
-    report, sound = verify_manifest(manifest)
+    report, sound = verify_manifest(manifest, quarantine=quarantine)
+    typer.echo(report)
+    raise typer.Exit(0 if sound else 2)
+
+
+@data_app.command("repair")
+def data_repair(
+    shards: Shards,
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the clean shards and their manifest.")],
+    shard_bytes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cut shards of more bytes; default: one for each given.")
+    ] = None,
+) -> None:
+    """Damaged shards to clean ones: every sample that is whole, and a list of what was left out and mended."""
+    from viewfold.jobs.data import repair_shards_to
+
+    typer.echo(repair_shards_to(shards, out, shard_bytes=shard_bytes))
+
+
+@data_app.command("ledger")
+def data_ledger(
+    folder: Annotated[Path, typer.Argument(help="What a training wrote with stream.ledger=FOLDER.")],
+) -> None:
+    """Count what a training consumed, epoch by epoch. Exit code 2 if a sample came twice."""
+    from viewfold.jobs.data import ledger_report
+
+    report, sound = ledger_report(folder)
     typer.echo(report)
     raise typer.Exit(0 if sound else 2)
 

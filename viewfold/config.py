@@ -23,6 +23,9 @@ class Config:
     # Without this pydantic drops unknown keys of a dataclass in silence.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    RUNNING: ClassVar[tuple[str, ...]] = ()
+    """Fields that say how the work is carried out and change nothing in what comes out: see `essence`."""
+
 
 C = TypeVar("C", bound=Config)
 
@@ -95,6 +98,19 @@ def dump(config: Config) -> dict[str, Any]:
     """Plain data that `parse` reads back to an equal configuration."""
     # Read back once: a 5 given for a float is then written as 5.0, as it is from a file, and has one fingerprint.
     return _plain(parse(type(config), _plain(config)))
+
+
+def essence(config: Config) -> dict[str, Any]:
+    """`dump` without the fields named in `RUNNING`: when one of those changes, what was made need not be made again."""
+
+    def kept(part: Config, data: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: kept(value, data[name]) if isinstance(value := getattr(part, name), Config) else data[name]
+            for name in data
+            if name not in part.RUNNING
+        }
+
+    return kept(config, dump(config))
 
 
 def _plain(config: Config) -> dict[str, Any]:

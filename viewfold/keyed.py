@@ -25,12 +25,16 @@ def uniforms(keys: Sequence[int] | NDArray[np.uint64], num_draws: int) -> NDArra
     """`[len(keys), num_draws]` numbers in [0, 1); row i depends on `keys[i]` alone."""
     with np.errstate(over="ignore"):  # wrapping around 2**64 is the algorithm
         counter = np.arange(1, num_draws + 1, dtype=np.uint64) * _GOLDEN
-        bits = np.asarray(keys, dtype=np.uint64)[:, None] + counter[None, :]
-        bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
+        bits = mixed(np.asarray(keys, dtype=np.uint64)[:, None] + counter[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of each number depends on every bit of the one given: splitmix64's last steps."""
+    with np.errstate(over="ignore"):
+        bits = (values ^ (values >> np.uint64(30))) * _MIX_1
         bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
-        bits ^= bits >> np.uint64(31)
-    draws: NDArray[np.float64] = (bits >> np.uint64(11)) * 2.0**-53
-    return draws
+    return bits ^ (bits >> np.uint64(31))
 
 
 def generator(*parts: str | int) -> np.random.Generator:

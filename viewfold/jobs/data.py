@@ -9,11 +9,16 @@ from typing import Any
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.importer import COLUMNS, import_folder
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.ledger import audit
+from viewfold.pipeline.locations import expand_shards, stamps
+from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
-from viewfold.pipeline.shards import expand_shards
+from viewfold.pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
+from viewfold.pipeline.repair import LEFT_OUT_NAME, REPAIRED_NAME, repair_shards
+from viewfold.pipeline.shards import Fault
 from viewfold.pipeline.stats import contact_sheet, count
-from viewfold.pipeline.verify import Problem, verify
+from viewfold.pipeline.verify import verify
 
 SHIPPED = "demo:"
 """Prefix of the names of the data sets that come with the package."""
@@ -31,10 +36,18 @@ class DataConfig(Config):
     """No samples of these domains: what is held out."""
     labelled: bool = False
     """Only samples with a label."""
+    check: bool = True
+    """Decode every image once, when the shards are indexed; without it, unreadable ones are met in the training."""
+    max_bad_share: float = 0.0
+    """Share of the samples that may be left out because they cannot be used, in 0..1; they are listed."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share < 1:
+            raise ValueError(f"max_bad_share must lie in 0..1 and below 1, got {self.max_bad_share}")
 
 
-def locate(shards: tuple[str, ...]) -> list[Path]:
-    """The files that `shards` names.
+def locate(shards: tuple[str, ...]) -> list[str]:
+    """The paths and URLs of the shards that `shards` names.
 
     Raises:
         InvalidInput: a name that matches nothing.
@@ -51,9 +64,8 @@ def locate(shards: tuple[str, ...]) -> list[Path]:
 
 
 def shard_stamps(shards: tuple[str, ...]) -> dict[str, str]:
-    """Size and time of each shard: what tells that a manifest is out of date without reading the shards."""
-    stats = {str(path): path.stat() for path in locate(shards)}
-    return {path: f"{stat.st_size}-{stat.st_mtime_ns}" for path, stat in stats.items()}
+    """What tells, without reading a shard, that it changed, and that a manifest is out of date."""
+    return stamps(locate(shards))
 
 
 def source(manifest: Path, config: DataConfig) -> ShardManifest:
@@ -68,19 +80,15 @@ def source(manifest: Path, config: DataConfig) -> ShardManifest:
     )
 
 
-def index_and_verify(config: DataConfig, out: Path) -> dict[str, Any]:
-    """Write the manifest of the shards into `out`, decode every image once, draw a contact sheet.
+def index_checked(config: DataConfig, out: Path) -> dict[str, Any]:
+    """Write the manifest of the shards into `out`, without the samples that may be left out, and a contact sheet.
 
     Raises:
-        InvalidInput: a shard or an image cannot be read; names the first, counts the others.
+        InvalidInput: a shard or a sample cannot be used; names the first, counts the others.
     """
-    manifest = _indexed(locate(config.shards), out)
-    problems = _verified(manifest)
-    if problems:
-        more = f" (and {len(problems) - 1} more; `viewfold data verify` lists them)" if len(problems) > 1 else ""
-        raise InvalidInput(f"{_line(problems[0])}{more}")
+    manifest = _indexed(locate(config.shards), out, max_bad_share=config.max_bad_share, decode=config.check)
     contact_sheet(manifest, out / "contact-sheet.png")
-    return {"manifest_hash": manifest.hash, **count(manifest)}
+    return {"manifest_hash": manifest.hash, **count(manifest), "left_out": len(_quarantined(out))}
 
 
 def import_images(
@@ -97,18 +105,51 @@ def import_images(
     return f"{counts}, manifest {manifest.hash[:16]}: {out}"
 
 
-def index_shards_to(shards: list[str], out: Path) -> str:
+def index_shards_to(shards: list[str], out: Path, *, max_bad_share: float, decode: bool) -> str:
     """Index shards; returns what is said about it."""
-    manifest = _indexed(locate(tuple(shards)), out)
-    return f"{len(manifest)} samples in {len(manifest.shards)} shards, manifest {manifest.hash[:16]}: {out}"
+    manifest = _indexed(locate(tuple(shards)), out, max_bad_share=max_bad_share, decode=decode)
+    counts = f"{len(manifest)} samples in {len(manifest.shards)} shards, manifest {manifest.hash[:16]}: {out}"
+    return "\n".join([counts, *_left_out(out)])
 
 
-def verify_manifest(path: Path) -> tuple[str, bool]:
-    """A line for each problem and a summary; whether there was none."""
+def verify_manifest(path: Path, *, quarantine: Path | None) -> tuple[str, bool]:
+    """A line for each problem and a summary; whether there was none. `quarantine` is a file to list them in."""
     manifest = ShardManifest.load(path)
-    problems = _verified(manifest)
-    summary = f"{len(manifest)} samples in {len(manifest.shards)} shards: {len(problems)} problems"
-    return "\n".join([*map(_line, problems), summary]), not problems
+    faults = _verified(manifest)
+    if quarantine is not None:
+        write_quarantine(quarantine, faults)
+    summary = f"{len(manifest)} samples in {len(manifest.shards)} shards: {len(faults)} problems"
+    return "\n".join([*(str(fault.error()) for fault in faults), summary]), not faults
+
+
+def repair_shards_to(shards: list[str], out: Path, *, shard_bytes: int | None) -> str:
+    """Clean shards of damaged ones; returns what is said about it."""
+    with progress("repair samples", total=None) as bar:
+        repaired = repair_shards(locate(tuple(shards)), out, shard_bytes=shard_bytes, progress=bar.advance)
+    manifest = repaired.manifest
+    lines = [f"{len(manifest)} samples in {len(manifest.shards)} shards, manifest {manifest.hash[:16]}: {out}"]
+    for what, faults, name in (
+        ("left out", repaired.left_out, LEFT_OUT_NAME),
+        ("mended", repaired.mended, REPAIRED_NAME),
+    ):
+        keys = {(fault.shard, fault.key) for fault in faults if fault.key}
+        where = f", listed in {out / name}" if faults else ""
+        lines.append(f"{len(keys)} samples {what}{where}")
+    return "\n".join(lines)
+
+
+def ledger_report(folder: Path) -> tuple[str, bool]:
+    """A line for each epoch and one for what was rolled back; whether no sample came twice."""
+    found = audit(folder)
+    lines = []
+    for number, epoch in found.epochs.items():
+        facts = [f"{epoch.taken} of {found.num_samples} samples"]
+        facts += [f"{epoch.repeated} repeated to fill batches"] if epoch.repeated else []
+        facts += [f"{epoch.stood_in} replaced because they cannot be read"] if epoch.stood_in else []
+        facts += [f"{len(epoch.twice)} TWICE, {epoch.twice[0]} the first"] if epoch.twice else []
+        lines.append(f"epoch {number}: {', '.join(facts)}")
+    lines.append(f"{found.attempts} attempts; {found.rolled_back} samples of steps that were rolled back do not count")
+    return "\n".join([*lines, "no sample came twice" if found.sound else "samples came twice"]), found.sound
 
 
 def manifest_stats(path: Path, sheet: Path) -> str:
@@ -119,15 +160,26 @@ def manifest_stats(path: Path, sheet: Path) -> str:
     for name, value in count(manifest).items():
         lines.append(f"{name}:" if isinstance(value, dict) else f"{name}: {value}")
         lines += [f"  {key:28} {number}" for key, number in value.items()] if isinstance(value, dict) else []
-    return "\n".join([*lines, f"contact sheet: {sheet}"])
+    return "\n".join([*lines, *_left_out(path.parent if path.is_file() else path), f"contact sheet: {sheet}"])
 
 
-def _indexed(paths: Sequence[Path], out: Path) -> ShardManifest:
-    with progress("index shards", total=len(paths)) as bar:
-        return index_shards(paths, out, progress=bar.advance)
+def _indexed(locations: Sequence[str], out: Path, *, max_bad_share: float, decode: bool) -> ShardManifest:
+    with progress("index shards", total=len(locations)) as bar:
+        return index_shards(locations, out, max_bad_share=max_bad_share, decode=decode, progress=bar.advance)
 
 
-def _verified(manifest: ShardManifest) -> list[Problem]:
+def _left_out(folder: Path) -> list[str]:
+    """A line on what was left out of the manifest in `folder`, if anything was."""
+    keys = _quarantined(folder)
+    return [f"{len(keys)} samples left out, listed in {folder / QUARANTINE_NAME}"] if keys else []
+
+
+def _quarantined(folder: Path) -> set[tuple[str, str]]:
+    path = folder / QUARANTINE_NAME
+    return {(bad.shard, bad.key) for bad in read_quarantine(path)} if path.is_file() else set()
+
+
+def _verified(manifest: ShardManifest) -> list[Fault]:
     with progress("verify samples", total=len(manifest)) as bar:
         return verify(manifest, progress=bar.advance)
 
@@ -137,7 +189,3 @@ def _header(pair: str) -> tuple[str, str]:
     if name not in COLUMNS or not header:
         raise InvalidInput(f"--column {pair}: write it as NAME=HEADER, where NAME is one of {', '.join(COLUMNS)}")
     return name, header
-
-
-def _line(problem: Problem) -> str:
-    return ": ".join(part for part in (problem.shard, problem.key, problem.reason) if part)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from viewfold.config import Config
 from viewfold.pipeline.executor import map_actors
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
-from viewfold.pipeline.stream import read_images
 from viewfold.retrieval.features import FeatureWriter, record_table
 from viewfold.retrieval.hashing import image_hashes
 from viewfold.ssl.encoder import load_encoder

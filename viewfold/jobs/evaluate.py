@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
-from viewfold.pipeline.stream import read_images
 from viewfold.ssl.encoder import Encoder, Features, load_encoder
 from viewfold.ssl.evaluate import (
     Measure,

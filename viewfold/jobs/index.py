@@ -13,9 +13,9 @@ from PIL import Image
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
 from viewfold.jobs.registry import Registry
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
-from viewfold.pipeline.stream import read_images
 from viewfold.retrieval import FeatureSet, build_bundle
 from viewfold.ssl.encoder import load_encoder
 

@@ -1,6 +1,7 @@
 """What a policy does, as a picture: contact sheets of stored images and views of them."""
 
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from viewfold.config import choose, override
 from viewfold.errors import InvalidInput, ShardError
 from viewfold.jobs.data import locate
 from viewfold.pipeline.decode import decode_image
+from viewfold.pipeline.locations import shard_name
 from viewfold.pipeline.manifest import MANIFEST_NAME, ShardManifest
 from viewfold.pipeline.progress import progress
-from viewfold.pipeline.shards import Member, ShardReader, scan_shard
+from viewfold.pipeline.reader import ShardReader, open_shard
+from viewfold.pipeline.shards import Member, ShardSample, scan_shard
 from viewfold.pipeline.stage import write_whole
 
 SHOWN = ("demo:emoji", "demo:objects-train")
@@ -73,7 +76,7 @@ def policy_sheets(folder: Path, *, size: int = 128) -> list[Path]:
     return drawn
 
 
-def some_images(paths: Sequence[Path], *, num: int, size: int) -> Samples:
+def some_images(locations: Sequence[str], *, num: int, size: int) -> Samples:
     """The first stored image of at most `num` samples, evenly over the shards and in them, `size` pixels square.
 
     Only the headers of as many shards are read, whatever there are.
@@ -82,21 +85,27 @@ def some_images(paths: Sequence[Path], *, num: int, size: int) -> Samples:
         ShardError: a shard or an image that cannot be read.
         InvalidInput: there is no sample.
     """
-    first = _evenly(len(paths), num)
-    order = [paths[i] for i in (*first, *(i for i in range(len(paths)) if i not in first))]
-    filled = ((path, samples) for path in order if (samples := scan_shard(path)))  # one may be empty
+    first = _evenly(len(locations), num)
+    order = [locations[i] for i in (*first, *(i for i in range(len(locations)) if i not in first))]
+    filled = (shard for location in order if (shard := _opened(location))[2])  # one may be empty
     shards = list(islice(filled, len(first)))
     if not shards:
-        raise InvalidInput(f"no sample in {', '.join(map(str, paths))}")
-    paths, found = zip(*shards, strict=True)
-    with ShardReader(paths, [path.stat().st_size for path in paths]) as reader:
+        raise InvalidInput(f"no sample in {', '.join(locations)}")
+    named, sizes, found = zip(*shards, strict=True)
+    with ShardReader(named, sizes) as reader:
         pixels, keys = [], []
-        for place, (path, samples) in enumerate(zip(paths, found, strict=True)):
-            share = num // len(paths) + (place < num % len(paths))
+        for place, (location, samples) in enumerate(zip(named, found, strict=True)):
+            share, name = num // len(named) + (place < num % len(named)), shard_name(location)
             for sample in (samples[row] for row in _evenly(len(samples), share)):
-                pixels.append(_decoded(reader, place, sample.images(path.name)[0], size, (path.name, sample.key)))
-                keys.append(f"{path.stem}/{sample.key}")
+                pixels.append(_decoded(reader, place, sample.images(name)[0], size, (name, sample.key)))
+                keys.append(f"{name}/{sample.key}")
     return Samples(torch.stack(pixels), keys)
+
+
+def _opened(location: str) -> tuple[str, int, list[ShardSample]]:
+    """A shard with its size and samples."""
+    with os.fdopen(open_shard(location, expected=None), "rb") as file:
+        return location, os.fstat(file.fileno()).st_size, scan_shard(file, shard_name(location))
 
 
 def require_picture_path(path: Path) -> None:
@@ -117,13 +126,13 @@ def _is_setting(word: str) -> bool:
     return re.match(r"[A-Za-z_][\w.]*=", word) is not None and not Path(word).exists()
 
 
-def _shards(words: Sequence[str]) -> list[Path]:
+def _shards(words: Sequence[str]) -> list[str]:
     if not words:
         raise InvalidInput("no shards named; give tar files, folders of them, globs, or demo:emoji")
-    found: list[Path] = []
+    found: list[str] = []
     for word in words:
         if (Path(word) / MANIFEST_NAME).is_file():
-            found += [shard.path for shard in ShardManifest.load(Path(word)).shards]
+            found += [shard.location for shard in ShardManifest.load(Path(word)).shards]
         else:
             found += locate((word,))
     return list(dict.fromkeys(found))

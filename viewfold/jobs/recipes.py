@@ -57,7 +57,7 @@ def emoji_demo() -> RunConfig:
         adapt=TrainConfig(
             method=CCI_PRESETS["robust"],
             policy=AffineColourPolicy(),
-            stream=StreamConfig(batch_size=96),  # of 23 classes in 4 styles, so that most anchors have positives
+            stream=StreamConfig(batch_size=92, classes_per_batch=23),  # each class once in each of the four styles
             optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
             steps=300,
         ),

@@ -22,10 +22,10 @@ from viewfold.config import dump, fingerprint, load, unknown
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.preview import require_picture_path
-from viewfold.jobs.run import STAGES, Run, RunConfig
+from viewfold.jobs.run import STAGES, Run, RunConfig, identity
 from viewfold.jobs.train import TrainConfig
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.stage import RECORD, STARTED, code_version, write_whole
+from viewfold.pipeline.stage import RECORD, STARTED, code_version, read_record, write_whole
 from viewfold.pipeline.stream import position_of, sample_batch
 
 TRAININGS = ("pretrain", "adapt")
@@ -226,7 +226,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _upstream(run: Run, stage: str) -> dict[str, str]:
     records = {need: run.folder / need / RECORD for need in STAGES[stage].needs}
-    return {need: _read_json(path)["id"] for need, path in records.items() if path.is_file()}
+    return {need: identity(need, record) for need, path in records.items() if (record := read_record(path.parent))}
 
 
 def _note_code(folder: Path, made_by: str) -> None:
@@ -250,7 +250,7 @@ def _names(manifest: ShardManifest, key: str) -> Iterator[str]:
     shards = [shard.name for shard in manifest.shards]
     rows: Iterable[int] = range(len(manifest))
     if (shard := key.partition("/")[0]) in shards:
-        rows = np.flatnonzero(manifest.samples.shard == shards.index(shard)).tolist()
+        rows = np.flatnonzero(manifest.samples.shard(np.arange(len(manifest))) == shards.index(shard)).tolist()
     return (manifest.key(row) if "/" in key else manifest.samples.key(row) for row in rows)
 
 

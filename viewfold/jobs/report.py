@@ -13,9 +13,9 @@ from viewfold import __version__
 from viewfold.jobs.index import jpeg
 from viewfold.jobs.plots import index_map, selector_bars, training_curves
 from viewfold.jobs.run import RunConfig, environment
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import write_whole
-from viewfold.pipeline.stream import read_images
 from viewfold.retrieval import IndexBundle
 
 SHEET_PX = 900

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from viewfold import __version__
-from viewfold.config import Config, dump, to_yaml
-from viewfold.errors import InvalidInput
+from viewfold.config import Config, dump, essence, fingerprint, to_yaml
+from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.jobs.compare import CompareConfig, compare
-from viewfold.jobs.data import DataConfig, index_and_verify, shard_stamps, source
+from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import EmbedConfig, embed
 from viewfold.jobs.evaluate import EvaluateConfig, evaluate_encoder
 from viewfold.jobs.index import IndexConfig, build_index, register
@@ -24,7 +25,9 @@ from viewfold.jobs.registry import Registry
 from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder
 from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
+from viewfold.pipeline.stage import STARTED, StageRecord, code_version, run_stage, write_whole
+from viewfold.pipeline.state import STATE_NAME, read_state
+from viewfold.ssl.checkpoint import latest_checkpoint
 from viewfold.ssl.encoder import EncoderConfig
 
 
@@ -122,6 +125,8 @@ class Stage:
     make: Callable[[Run, Path], dict[str, Any]]
     reads: Callable[[RunConfig], Mapping[str, str]] = lambda config: {}
     """Identities of what it reads from outside the run."""
+    guard: Callable[[Run], None] = lambda run: None
+    """Refuses to throw away half-done work that cost hours."""
 
 
 def run_recipe(
@@ -162,15 +167,25 @@ def _require_run_folder(folder: Path) -> None:
 
 def _found_or_made(run: Run, name: str) -> StageRecord:
     stage = STAGES[name]
-    upstream = {need: run.records[need].id for need in stage.needs if need in run.records}
+    stage.guard(run)
+    upstream = {need: identity(need, run.records[need]) for need in stage.needs if need in run.records}
+    settings, inputs = _plain(stage.settings(run.config)), {**stage.reads(run.config), **upstream}
+    started = run.folder / f"{name}.part" / STARTED
+    if started.is_file() and started.read_text() != fingerprint(name, settings, inputs, code_version()):
+        print(f"note: {name} begins again: settings, inputs or code have changed since it was cut", file=sys.stderr)
     return run_stage(
         run.folder / name,
         name=name,
-        config=_plain(stage.settings(run.config)),
-        inputs={**stage.reads(run.config), **upstream},
+        config=settings,
+        inputs=inputs,
         make=partial(stage.make, run),
         code_version=code_version(),
     )
+
+
+def identity(name: str, record: StageRecord) -> str:
+    """What a stage that builds on this one depends on: data is what it holds, anything else is new when made again."""
+    return str(record.result["manifest_hash"]) if name in ("data", "validation") else record.id
 
 
 def results(records: Mapping[str, StageRecord]) -> dict[str, dict[str, Any]]:
@@ -227,12 +242,25 @@ def _plain(settings: Any) -> Any:
 
 
 def _data(run: Run, out: Path) -> dict[str, Any]:
-    return index_and_verify(run.config.data, out)
+    return index_checked(run.config.data, out)
 
 
 def _validation(run: Run, out: Path) -> dict[str, Any]:
     assert run.config.validation is not None
-    return index_and_verify(run.config.validation, out)
+    return index_checked(run.config.validation, out)
+
+
+def _guard_training(run: Run, stage: str, data: DataConfig) -> None:
+    """A training that was cut goes on only with the data it began with, and is not thrown away for other data."""
+    cut = latest_checkpoint(run.folder / f"{stage}.part" / "checkpoints")
+    if cut is None or not (cut / STATE_NAME).is_file():
+        return
+    state, manifest = read_state(cut), source(run.manifest(), data)
+    if state.manifest_hash != manifest.hash:
+        raise ArtifactMismatch(
+            f"{run.folder}: {stage} was cut at {cut.name} on data {state.manifest_hash}, and there is data "
+            f"{manifest.hash} now; bring the old shards back, or remove {cut.parents[1]} to begin again"
+        )
 
 
 def _pretrain(run: Run, out: Path) -> dict[str, Any]:
@@ -316,10 +344,16 @@ STAGES: dict[str, Stage] = {
         reads=lambda c: shard_stamps(c.validation.shards) if c.validation else {},
     ),
     "pretrain": Stage(
-        lambda c: {"train": dump(c.pretrain), "encoder": dump(c.encoder), "held_out": c.held_out}, ("data",), _pretrain
+        lambda c: {"train": essence(c.pretrain), "encoder": dump(c.encoder), "held_out": c.held_out},
+        ("data",),
+        _pretrain,
+        guard=lambda run: _guard_training(run, "pretrain", run.sources()),
     ),
     "adapt": Stage(
-        lambda c: c.adapt and {"train": dump(c.adapt), "held_out": c.held_out}, ("data", "pretrain"), _adapt
+        lambda c: c.adapt and {"train": essence(c.adapt), "held_out": c.held_out},
+        ("data", "pretrain"),
+        _adapt,
+        guard=lambda run: _guard_training(run, "adapt", run.sources(labelled=True)),
     ),
     "evaluate": Stage(lambda c: c.evaluate, ("data", "validation", "pretrain", "adapt"), _evaluate),
     "embed": Stage(lambda c: c.embed, ("data", "pretrain", "adapt"), _embed),

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,9 +26,13 @@ from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.registry import Registry
 from viewfold.keyed import key64
+from viewfold.pipeline.elastic import Elastic
 from viewfold.pipeline.executor import Worker, run_workers
+from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import follow, progress
+from viewfold.pipeline.quarantine import QUARANTINE_NAME
+from viewfold.pipeline.state import read_state, step_of, stream_state, write_state
 from viewfold.pipeline.stream import StreamConfig, check_stream, stream_batches
 from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
@@ -55,6 +59,9 @@ class TrainConfig(Config):
     """Optimizer steps; one step is one global batch of `stream.batch_size` samples."""
     workers: int = 2
     """Ray Train workers; the global batch stays what it is, whatever their number."""
+    min_workers: int = 0
+    """Go on with as few as this when workers are lost, and with up to `workers` when there is room again, in numbers
+    that divide the batch; 0: exactly `workers`."""
     engine: Literal["deepspeed", "plain"] = "deepspeed"
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     """Read by the engine `deepspeed` only."""
@@ -68,10 +75,20 @@ class TrainConfig(Config):
     max_failures: int = 2
     """How often the workers are started again after one was lost."""
 
+    RUNNING: ClassVar[tuple[str, ...]] = ("workers", "min_workers", "checkpoint_every", "max_failures")
+
     def __post_init__(self) -> None:
         for name in ("steps", "workers", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_workers <= self.workers:
+            raise ValueError(f"min_workers must lie in 0..workers={self.workers}, got {self.min_workers}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many workers there may be: numbers that the batch divides over, and `workers` in any case."""
+        fewer = range(self.min_workers or self.workers, self.workers)
+        return (*(size for size in fewer if self.stream.batch_size % size == 0), self.workers)
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,11 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
         last: dict[str, Any] = {"step": 0}
 
         def on_row(row: dict[str, Any]) -> None:
-            facts = {name: row[name] for name in ("loss", "samples_s", "data_wait") if name in row}
+            shown = ["loss", "samples_s", "data_wait", *(["quarantined"] if row["quarantined"] else [])]
+            facts = {name: row[name] for name in shown if name in row}
+            if row["attempt"] != last.get("attempt", row["attempt"]):
+                where = f"step {row['from_step']}, {row['from_samples']} samples"
+                bar.say(f"{what}: {row['workers']} workers went on from {where}")
             bar.advance(row["step"] - last["step"], **facts)
             last.clear()
             last.update(row)
@@ -131,7 +152,7 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
         result = run_workers(
             train_worker,
             job,
-            num_workers=config.workers,
+            num_workers=Elastic(config.sizes),
             storage=job.out,
             name="checkpoints",
             max_failures=config.max_failures,
@@ -150,23 +171,34 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job)
     engine, encoder = build_engine(config, manifest, job.start, worker.device)
-    standing = Progress()
+    standing, start_step = Progress(), 0
     with worker.checkpoint() as folder:
         if folder is not None:
+            start_step = step_of(read_state(folder), manifest, config.stream)
             standing = load_checkpoint(folder, engine)
     batches = stream_batches(
         manifest,
         config.stream,
         rank=worker.rank,
         world_size=worker.world_size,
-        start_step=standing.step,
-        num_steps=config.steps - standing.step,
-        quarantine=job.out / "quarantine.jsonl",
+        start_step=start_step,
+        num_steps=config.steps - start_step,
+        quarantine=job.out / QUARANTINE_NAME,
     )
+    if config.stream.ledger:
+        batches.keep(_ledger(Path(config.stream.ledger), worker, manifest, start_step))
+    began = {
+        "attempt": worker.attempt,
+        "workers": worker.world_size,
+        "from_step": standing.step,
+        "from_samples": standing.samples,
+    }
 
     def save(now: Progress) -> None:
         with worker.checkpoint_folder() as folder:
             fill_checkpoint(folder, engine, now)
+            if worker.rank == 0:
+                write_state(folder, stream_state(manifest, config.stream, now.step))
             worker.report({"step": now.step}, checkpoint=folder)
 
     train(
@@ -179,12 +211,23 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
         steps=config.steps,
         hooks=[
             metrics_hook(
-                job.out / METRICS, every=config.log_every, progress=standing, watch=CollapseWatch(config.watch)
+                job.out / METRICS,
+                every=config.log_every,
+                progress=standing,
+                watch=CollapseWatch(config.watch),
+                counts=lambda: {"quarantined": batches.num_bad, **began},
             ),
             checkpoint_hook(every=config.checkpoint_every, save=save),
         ],
     )
     return _export(engine, encoder, job, manifest)
+
+
+def _ledger(folder: Path, worker: Worker, manifest: ShardManifest, step: int) -> Ledger:
+    """This rank's side of the ledger."""
+    ledger = Ledger(folder, rank=worker.rank, attempt=worker.attempt)
+    ledger.begin(step=step, world_size=worker.world_size, manifest_hash=manifest.hash, num_samples=len(manifest))
+    return ledger
 
 
 def _keep_untrained(job: TrainJob) -> None:

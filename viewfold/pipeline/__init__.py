@@ -4,14 +4,18 @@ Imported by their own names: `executor` (needs Ray), `progress` and `verify` (ea
 """
 
 from viewfold.pipeline.decode import decode_image
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.importer import import_folder
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.locations import expand_shards
+from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.plain import plain_stream
 from viewfold.pipeline.plan import Plan
 from viewfold.pipeline.quarantine import read_quarantine
-from viewfold.pipeline.shards import expand_shards, scan_shard
+from viewfold.pipeline.shards import scan_shard
 from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
 from viewfold.pipeline.stats import contact_sheet, count
-from viewfold.pipeline.stream import StreamConfig, plain_stream, read_images, stream_batches
+from viewfold.pipeline.stream import StreamConfig, stream_batches
 
 __all__ = [
     "Plan",

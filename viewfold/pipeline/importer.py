@@ -11,7 +11,8 @@ from typing import Any
 
 from viewfold.errors import InvalidInput, MissingDependency
 from viewfold.pipeline.decode import storable
-from viewfold.pipeline.manifest import ShardManifest, index_shards
+from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import write_whole
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Meter:
     what: str
     total: int | None
     show: Callable[["Meter"], object]
+    say: Callable[[str], object]
+    """Prints a line of its own, above a bar."""
     done: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -49,7 +52,7 @@ def progress(what: str, total: int | None, *, console: Console | None = None, ev
     console = console or Console(stderr=True)
     view = _bar(console, what, total) if console.is_terminal else _lines(console, every_s)
     with view as show:
-        yield Meter(what, total, show)
+        yield Meter(what, total, show, partial(console.print, soft_wrap=True, markup=False, highlight=False))
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def run_stage(
             _write_record(record)
             (part / STARTED).unlink()  # last: without either file a kill here would cost the finished work
         publish(part, folder)
-        whole = _read_record(folder)
+        whole = read_record(folder)
         assert whole is not None, f"{folder / RECORD} was just written"
         return replace(whole, reused=False)
 
@@ -146,7 +146,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _finished(folder: Path, mark: str) -> StageRecord | None:
     """The record of a whole stage with this fingerprint."""
-    record = _read_record(folder)
+    record = read_record(folder)
     if record is None or record.fingerprint != mark:
         return None
     whole = all((folder / p).is_file() and (folder / p).stat().st_size == n for p, n in record.outputs.items())
@@ -175,7 +175,7 @@ def _write_record(record: StageRecord) -> None:
     write_whole(record.folder / RECORD, lambda file: file.write(text.encode()))
 
 
-def _read_record(folder: Path) -> StageRecord | None:
+def read_record(folder: Path) -> StageRecord | None:
     """None where there is no record, or one of another format: the stage is then made again."""
     path = folder / RECORD
     if not path.is_file():

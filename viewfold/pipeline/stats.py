@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from viewfold.errors import InvalidInput, ShardError
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.shards import ShardReader
+from viewfold.pipeline.reader import ShardReader
 from viewfold.pipeline.stage import write_whole
 
 NO_NAME = "(none)"
@@ -24,11 +24,12 @@ _MARGIN, _CAPTION, _HEADER, _GAP = 150, 13, 34, 10
 
 def count(manifest: ShardManifest) -> dict[str, Any]:
     """Counts by name; `labels` and `domains` map each name, most frequent first, to its samples."""
+    shards = np.unique(manifest.samples.shard(np.arange(len(manifest)))).tolist()
     return {
         "samples": len(manifest),
         "images": int(manifest.samples.image_counts().sum()),
-        "shards": len(np.unique(manifest.samples.shard)),
-        "bytes": sum(manifest.shards[shard].bytes for shard in np.unique(manifest.samples.shard)),
+        "shards": len(shards),
+        "bytes": sum(manifest.shards[shard].bytes for shard in shards),
         "labelled": int((manifest.label >= 0).sum()),
         "groups": len(np.unique(manifest.group[manifest.group >= 0])),
         "latents": manifest.num_latents,
@@ -113,7 +114,7 @@ def _tile(manifest: ShardManifest, reader: ShardReader, row: int, number: int) -
     """Thumbnail of a sample; of an object with several images, its tiles go through them."""
     images = manifest.samples.images(row)
     try:
-        data = reader.read(int(manifest.samples.shard[row]), images[number % len(images)])
+        data = reader.read(manifest.shard(row), images[number % len(images)])
         return Image.fromarray(decode_image(data, TILE_PX - 2).transpose(1, 2, 0))
     except ShardError:
         raise

@@ -1,28 +1,33 @@
-"""One step's batch for one rank: drawn, read, decoded and put together, as a function of the step alone."""
+"""One step's batch for one rank: placed, read, decoded and put together, as a function of the step alone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from viewfold.errors import InvalidInput, ShardError
 from viewfold.keyed import key64, uniforms
 from viewfold.pipeline.about import parse_about
 from viewfold.pipeline.decode import decode_image
+from viewfold.pipeline.locations import is_remote
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.plan import Plan
+from viewfold.pipeline.plan import Order, Places
 from viewfold.pipeline.quarantine import BadSample
 from viewfold.values import Batch
+
+_MOST_STAND_INS = 32
+"""Samples tried in the place of one that cannot be read; after that the shard as a whole is the problem."""
 
 
 @dataclass(frozen=True)
 class Drawing:
     """What one rank takes of every global batch, and which of a sample's images it is shown."""
 
-    global_batch: int
     first: int
     """This rank has the places `first` to `last` of each global batch."""
     last: int
@@ -36,96 +41,158 @@ class Made:
     """What a loader process hands back. Errors travel as values: torch would rebuild them from their message alone."""
 
     batch: Batch | None
-    """None where no sample of this rank's rows could be read."""
-    num_slots: int
+    """None where nothing can be read in some place."""
+    places: Places
+    """What the order has at this rank's places; `batch.rows` differ where another sample stands in."""
     bad_samples: list[BadSample] = field(default_factory=list)
     fatal: ShardError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Small tensors travel as arrays: each tensor would be a file of its own, and all of them cost 3 ms a batch."""
+        if self.batch is None:
+            return vars(self)
+        columns = {
+            name: value.numpy() if isinstance(value, Tensor) and name != "images" else value
+            for name, value in vars(self.batch).items()
+        }
+        return {**vars(self), "batch": columns}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (columns := state["batch"]) is not None:
+            fields: dict[str, Any] = {
+                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+                for name, value in columns.items()
+            }
+            state = {**state, "batch": Batch(**fields)}
+        vars(self).update(state)
+
+    def pin_memory(self) -> "Made":
+        """The images in page-locked memory, from which a GPU copies while it computes. torch's loader calls this."""
+        if self.batch is None:
+            return self
+        return replace(self, batch=replace(self.batch, images=self.batch.images.pin_memory()))
 
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
     row: int
     epoch: int
+    key: str
     members: list[int]
-    pixels: NDArray[np.uint8]
+    pixels: list[NDArray[np.uint8]]
     latents: NDArray[np.float32] | None
 
 
 class StepBatches(Dataset[Made]):
     """Item `step` is this rank's batch of that step."""
 
-    def __init__(self, manifest: ShardManifest, plan: Plan, drawing: Drawing) -> None:
+    def __init__(self, manifest: ShardManifest, order: Order, drawing: Drawing) -> None:
         self._manifest = manifest
-        self._plan = plan
+        self._order = order
         self._drawing = drawing
-        self._num_latents = manifest.num_latents
         self._reader = manifest.reader()
+        self._is_remote = any(is_remote(shard.location) for shard in manifest.shards)
+        self._asked = -1
+        """The last step whose shards were asked for ahead."""
 
     def close(self) -> None:
         """Close the shards that this process opened."""
         self._reader.close()
 
-    def __getitem__(self, step: int) -> Made:
-        drawing = self._drawing
-        rows, epochs = (part[drawing.first : drawing.last] for part in self._plan.batch(step, drawing.global_batch))
-        return self.made(rows.tolist(), epochs.tolist())
+    def key(self, row: int) -> str:
+        """Identity of a sample."""
+        return self._manifest.key(row)
 
-    def made(self, rows: Sequence[int], epochs: Sequence[int]) -> Made:
-        """These samples as their epochs show them, wherever the plan has put them."""
-        samples: list[_Sample | None] = []
-        bad_samples = []
+    def __getitem__(self, step: int) -> Made:
+        if self._is_remote:
+            self._read_ahead(step)
+        places = self._order.places(step, self._drawing.first, self._drawing.last)
+        samples: list[_Sample] = []
+        bad_samples: list[BadSample] = []
         try:
-            for row, epoch in zip(rows, epochs, strict=True):
-                sample = self._sample(row, epoch)
-                samples.append(sample if isinstance(sample, _Sample) else None)
+            for place, (row, epoch) in enumerate(zip(places.rows.tolist(), places.epochs.tolist(), strict=True)):
+                sample: _Sample | BadSample | None = self._sample(row, epoch)
                 if isinstance(sample, BadSample):
                     bad_samples.append(sample)
+                    sample = self._stand_in(step, self._drawing.first + place, bad_samples)
+                if sample is not None:
+                    samples.append(sample)
         except ShardError as error:
-            return Made(None, len(rows), fatal=error)
-        good = [sample for sample in _replaced(samples) if sample is not None]
-        return Made(self._batch(good) if good else None, len(rows), bad_samples)
+            return Made(None, places, fatal=error)
+        whole = len(samples) == len(places.rows)
+        return Made(self._batch(samples) if whole else None, places, bad_samples)
+
+    def copies(self, row: int, epoch: int, size: int) -> Batch:
+        """`size` times one sample, as its epoch shows it, wherever the order has put it.
+
+        Raises:
+            ShardError: it cannot be read, or its shard is gone or changed.
+        """
+        sample = self._sample(row, epoch)
+        if isinstance(sample, BadSample):
+            raise sample.error()
+        return self._batch([sample] * size)
+
+    def _stand_in(self, step: int, place: int, bad_samples: list[BadSample]) -> _Sample | None:
+        """The first of the order's stand-ins that can be read: the same one on any number of ranks."""
+        for nth in range(1, _MOST_STAND_INS + 1):
+            sample = self._sample(*self._order.stand_in(step, place, nth))
+            if isinstance(sample, _Sample):
+                return sample
+            bad_samples.append(sample)
+        return None
 
     def _sample(self, row: int, epoch: int) -> _Sample | BadSample:
         """Read and decode one sample, or say why that cannot be done; a shard that cannot be opened is raised."""
-        samples, shard = self._manifest.samples, int(self._manifest.samples.shard[row])
-        places = samples.images(row)
-        members = draw_members(self._drawing, self._manifest.key(row), epoch, num_images=len(places))
-        member, place, latents = -1, samples.about(row) or places[0], None
+        samples, shard = self._manifest.samples, self._manifest.shard(row)
+        name, stored = self._manifest.shards[shard].name, samples.images(row)
+        key = f"{name}/{samples.key(row)}"
+        members = draw_members(self._drawing, key, epoch, num_images=len(stored))
+        member, where, latents = -1, stored[0], None
         try:
-            if self._num_latents:
-                latents = read_latents(self._reader.read(shard, place), len(places))[members]
+            if self._manifest.num_latents:
+                where = samples.about(row) or where
+                latents = read_latents(self._reader.read(shard, where), len(stored))[members]
             pixels = []
             for member in members:
-                place = places[member]
-                pixels.append(decode_image(self._reader.read(shard, place), self._drawing.image_size))
+                where = stored[member]
+                pixels.append(decode_image(self._reader.read(shard, where), self._drawing.image_size))
         except ShardError:
             raise
         except InvalidInput as error:
-            name = self._manifest.shards[shard].name
-            return BadSample(name, samples.key(row), member, place.offset, str(error), epoch)
-        return _Sample(row, epoch, members, np.stack(pixels), latents)
+            return BadSample(name, samples.key(row), member, where.offset, str(error), epoch)
+        return _Sample(row, epoch, key, members, pixels, latents)
 
     def _batch(self, samples: Sequence[_Sample]) -> Batch:
-        manifest, rows = self._manifest, [sample.row for sample in samples]
+        manifest, rows = self._manifest, np.array([sample.row for sample in samples])
         latents = [sample.latents for sample in samples if sample.latents is not None]
+        images = np.empty((len(samples[0].pixels), len(samples), *samples[0].pixels[0].shape), dtype=np.uint8)
+        for place, sample in enumerate(samples):
+            for image, pixels in enumerate(sample.pixels):
+                images[image, place] = pixels
+        label, domain, group = (
+            torch.from_numpy(manifest.samples.numbers(name, rows)) for name in ("label", "domain", "group")
+        )
         return Batch(
-            images=torch.from_numpy(np.stack([sample.pixels for sample in samples], axis=1)),
-            keys=[manifest.key(row) for row in rows],
-            rows=torch.tensor(rows),
+            images=torch.from_numpy(images),
+            keys=[sample.key for sample in samples],
+            rows=torch.from_numpy(rows),
             epochs=torch.tensor([sample.epoch for sample in samples]),
             members=torch.tensor([sample.members for sample in samples]).T.contiguous(),
-            label=torch.from_numpy(manifest.label[rows]),
-            domain=torch.from_numpy(manifest.domain[rows]),
-            group=torch.from_numpy(manifest.group[rows]),
+            label=label,
+            domain=domain,
+            group=group,
             latents=torch.from_numpy(np.stack(latents, axis=1)) if latents else None,
         )
 
-
-def _replaced(samples: Sequence[_Sample | None]) -> Iterator[_Sample | None]:
-    """Each empty slot filled with the next sample that is there, going round; all empty stays empty."""
-    for start in range(len(samples)):
-        order = (samples[(start + ahead) % len(samples)] for ahead in range(len(samples)))
-        yield next((sample for sample in order if sample is not None), None)
+    def _read_ahead(self, step: int) -> None:
+        """Ask for the shards of the coming steps, in the order in which they are needed."""
+        first, last = self._drawing.first, self._drawing.last
+        ahead = step + 1 + self._order.reach // (last - first)
+        for coming in range(max(step, self._asked + 1), ahead):
+            rows = self._order.places(coming, first, last).rows
+            self._reader.read_ahead(list(dict.fromkeys(self._manifest.samples.shard(rows).tolist())))
+        self._asked = max(self._asked, ahead - 1)
 
 
 def draw_members(drawing: Drawing, identity: str, epoch: int, *, num_images: int) -> list[int]:

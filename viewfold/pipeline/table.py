@@ -1,23 +1,28 @@
-"""The samples of a manifest as columns: one row each, numbers as flat arrays, names as text."""
+"""The samples of a manifest: one row each in an Arrow file that is mapped into memory, never loaded.
 
-import hashlib
-import io
-import json
+The file holds one record batch for each shard, so it is written shard by shard and opening it costs the same for a
+thousand samples as for a thousand million. Its schema carries the hash of the manifest that it belongs to.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from viewfold.pipeline.shards import Member
 
+NAMES = ("label", "domain", "group")
+"""Columns of names: the table holds numbers, the manifest what they stand for."""
+
 SCHEMA = pa.schema(
     [
-        ("shard", pa.int32()),
         ("key", pa.string()),
-        ("label", pa.string()),
-        ("domain", pa.string()),
-        ("group", pa.string()),
+        *((name, pa.int32()) for name in NAMES),
         ("image_offset", pa.list_(pa.int64())),
         ("image_size", pa.list_(pa.int64())),
         ("about_offset", pa.int64()),
@@ -25,98 +30,138 @@ SCHEMA = pa.schema(
         ("num_latents", pa.int32()),
     ]
 )
-"""Columns of `samples.parquet`: `about_*` place the sample's JSON (size 0: none); `num_latents`: width of latents."""
+"""Columns of `samples.arrow`: `label`, `domain`, `group` index into the manifest's lists, -1 for none; `about_*` place
+the sample's JSON (size 0: none); `num_latents` is the width of its latents."""
 
-_NAMES = ("key", "label", "domain", "group")
+_HASH = b"manifest_hash"
+_OPEN_PARTS = 1024  # shards whose columns are at hand; a part is some kB of pointers into the file
+
+Numbers = NDArray[np.int64]
+
+
+def write_table(file: BinaryIO, parts: Iterable[pa.RecordBatch], content_hash: str) -> None:
+    """Write one batch for each shard, under the hash of the manifest."""
+    schema = SCHEMA.with_metadata({_HASH: content_hash.encode()})
+    with pa.ipc.new_file(file, schema) as writer:
+        for part in parts:
+            writer.write_batch(part)
+
+
+def table_hash(path: Path) -> str | None:
+    """The hash of the manifest that the table was written with; None where it is not such a table, or is cut short."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            schema = pa.ipc.open_file(file).schema
+    except (pa.ArrowInvalid, OSError):
+        return None
+    found = (schema.metadata or {}).get(_HASH)
+    return found.decode() if found and schema.equals(SCHEMA) else None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The columns of one shard, as views of the mapped file."""
+
+    key: pa.StringArray
+    numbers: dict[str, NDArray[np.int32] | Numbers]
+    first: NDArray[np.int32]
+    image_offset: Numbers
+    image_size: Numbers
 
 
 class SampleTable:
-    """Read-only columns of `SCHEMA`; looking up one row costs about a microsecond."""
+    """Read-only rows of `SCHEMA`: all of a file, or some of them in an order. Looking up one costs microseconds.
 
-    def __init__(self, table: pa.Table) -> None:
-        """`table` has the columns of `SCHEMA`."""
-        self._table = table.combine_chunks()
-        self.shard: NDArray[np.int64] = self._numbers("shard")
-        self.num_latents: NDArray[np.int64] = self._numbers("num_latents")
-        self._key = self._column("key")
-        self._first: NDArray[np.int32] = self._column("image_offset").offsets.to_numpy()
-        self._image_offset: NDArray[np.int64] = self._column("image_offset").values.to_numpy()
-        self._image_size: NDArray[np.int64] = self._column("image_size").values.to_numpy()
-        self._about_offset: NDArray[np.int64] = self._numbers("about_offset")
-        self._about_size: NDArray[np.int64] = self._numbers("about_size")
+    Holds nothing that grows with the samples; 8 bytes for each of the rows where they are some.
+    """
 
-    def __reduce__(self) -> tuple[type, tuple[pa.Table]]:
-        """The arrays are views of the table; pickled as they are they would double it."""
-        return type(self), (self._table,)
+    def __init__(self, path: Path, sizes: Sequence[int], rows: Numbers | None = None) -> None:
+        """`sizes` are the samples of each shard; `rows` those that this table has, all where it is None."""
+        self._path = path
+        self._sizes = tuple(sizes)
+        self._chosen = rows
+        self._starts = np.concatenate([[0], np.cumsum(np.asarray(self._sizes, dtype=np.int64))])
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._part = lru_cache(maxsize=_OPEN_PARTS)(self._open_part)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, tuple[int, ...], Numbers | None]]:
+        """Another process maps the same file."""
+        return type(self), (self._path, self._sizes, self._chosen)
 
     def __len__(self) -> int:
-        return len(self.shard)
-
-    @staticmethod
-    def read(data: bytes) -> "SampleTable":
-        """The table that `to_parquet` wrote."""
-        return SampleTable(pq.read_table(io.BytesIO(data), schema=SCHEMA))
-
-    def to_parquet(self) -> bytes:
-        """The table as a Parquet file."""
-        buffer = io.BytesIO()
-        pq.write_table(self._table, buffer, compression="zstd")
-        return buffer.getvalue()
+        return int(self._starts[-1]) if self._chosen is None else len(self._chosen)
 
     def key(self, row: int) -> str:
         """Key of a sample within its shard."""
-        return str(self._key[row].as_py())
+        part, within = self._find(row)
+        return str(part.key[within].as_py())
 
-    def image_counts(self) -> NDArray[np.int64]:
-        """int64 `[sample]`: number of stored images."""
-        return np.diff(self._first).astype(np.int64)
+    def shard(self, rows: Numbers) -> Numbers:
+        """Which shard each of these rows lies in."""
+        return np.searchsorted(self._starts, self._stored(rows), side="right") - 1
+
+    def numbers(self, column: str, rows: Numbers) -> Numbers:
+        """A column of whole numbers (those of `NAMES`, `num_latents`) at these rows."""
+        stored = self._stored(rows)
+        shards = np.searchsorted(self._starts, stored, side="right") - 1
+        found = np.empty(len(stored), dtype=np.int64)
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            found[here] = self._part(shard).numbers[column][stored[here] - self._starts[shard]]
+        return found
 
     def num_images(self, row: int) -> int:
         """Stored images of a sample."""
-        return int(self._first[row + 1] - self._first[row])
+        part, within = self._find(row)
+        return int(part.first[within + 1] - part.first[within])
 
     def images(self, row: int) -> list[Member]:
         """Places of a sample's stored images."""
-        span = slice(self._first[row], self._first[row + 1])
-        return [
-            Member(*p) for p in zip(self._image_offset[span].tolist(), self._image_size[span].tolist(), strict=True)
-        ]
+        part, within = self._find(row)
+        span = slice(part.first[within], part.first[within + 1])
+        return [Member(*p) for p in zip(part.image_offset[span].tolist(), part.image_size[span].tolist(), strict=True)]
 
     def about(self, row: int) -> Member | None:
         """Place of a sample's JSON."""
-        size = int(self._about_size[row])
-        return Member(int(self._about_offset[row]), size) if size else None
+        part, within = self._find(row)
+        size = int(part.numbers["about_size"][within])
+        return Member(int(part.numbers["about_offset"][within]), size) if size else None
 
-    def names(self, column: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-        """Sorted vocabulary of `label`, `domain` or `group`, and each sample's index in it, -1 for none.
+    def image_counts(self) -> Numbers:
+        """int64 `[sample]`: number of stored images."""
+        return self._column(lambda part: np.diff(part.first))
 
-        Names that are all whole numbers are sorted as numbers, so that class `10` does not come before class `2`.
-        """
-        encoded = self._column(column).dictionary_encode()
-        found: list[str] = encoded.dictionary.to_pylist()
-        numeric = all(name.isdecimal() for name in found)
-        order = sorted(range(len(found)), key=lambda i: (int(found[i]) if numeric else 0, found[i]))
-        rank = np.empty(len(found) + 1, dtype=np.int64)
-        rank[order], rank[-1] = np.arange(len(found)), -1  # index -1, a missing name, stays -1
-        return tuple(found[i] for i in order), rank[encoded.indices.fill_null(-1).to_numpy()]
+    def column(self, name: str) -> Numbers:
+        """int64 `[sample]`: a whole column of numbers, loaded."""
+        return self._column(lambda part: part.numbers[name])
 
-    def take(self, rows: NDArray[np.int64]) -> "SampleTable":
+    def take(self, rows: Numbers) -> "SampleTable":
         """The given rows, in the given order."""
-        return SampleTable(self._table.take(rows))
+        return SampleTable(self._path, self._sizes, self._stored(np.asarray(rows, dtype=np.int64)))
 
-    def digest(self) -> str:
-        """sha256 of the content, whatever wrote the file it came from."""
-        sha = hashlib.sha256()
-        for name in _NAMES:
-            sha.update(json.dumps(self._column(name).to_pylist()).encode())
-        places = (self._first, self._image_offset, self._image_size, self._about_offset, self._about_size)
-        for array in (self.shard, self.num_latents, *places):
-            sha.update(array.astype("<i8").tobytes())
-        return sha.hexdigest()
+    def _column(self, of: Callable[[_Part], NDArray[np.int32] | Numbers]) -> Numbers:
+        parts: Iterator[Numbers] = (of(self._part(shard)).astype(np.int64) for shard in range(len(self._sizes)))
+        whole = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        return whole if self._chosen is None else whole[self._chosen]
 
-    def _column(self, name: str) -> pa.Array:
-        column = self._table[name]
-        return column.chunk(0) if column.num_chunks else pa.array([], SCHEMA.field(name).type)
+    def _stored(self, rows: Numbers) -> Numbers:
+        return rows if self._chosen is None else self._chosen[rows]
 
-    def _numbers(self, name: str) -> NDArray[np.int64]:
-        return self._column(name).to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+    def _find(self, row: int) -> tuple[_Part, int]:
+        stored = row if self._chosen is None else int(self._chosen[row])
+        if not 0 <= stored < self._starts[-1]:
+            raise IndexError(f"row {row} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, stored, side="right")) - 1
+        return self._part(shard), stored - int(self._starts[shard])
+
+    def _open_part(self, shard: int) -> _Part:
+        batch = self._reader.get_batch(shard)
+        offsets, sizes = batch["image_offset"], batch["image_size"]
+        flat = [name for name in SCHEMA.names if pa.types.is_integer(SCHEMA.field(name).type)]
+        return _Part(
+            key=batch["key"],
+            numbers={name: batch[name].to_numpy() for name in flat},
+            first=offsets.offsets.to_numpy(),
+            image_offset=offsets.values.to_numpy(),
+            image_size=sizes.values.to_numpy(),
+        )

@@ -8,7 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def write_bundle(
         recall_at_10=measured_recall(index, vectors, sample),
         score_histogram=_score_histogram(index, vectors, sample, features.records),
         map_explained=explained,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         build_s=round(time.perf_counter() - started, 3),
         peak_memory_bytes=_peak_memory_bytes(),
         files=files,
