@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.balanced import Balanced
-from viewfold.pipeline.dealing import deal
-from viewfold.pipeline.visits import VISITS
+from viewfold.pipeline.order.balanced import Balanced
+from viewfold.pipeline.order.dealing import deal
+from viewfold.pipeline.order.visits import VISITS
 
 Numbers = NDArray[np.int64]
 FAR = 10**6

@@ -17,9 +17,9 @@ import pytest
 from servers import Fault, FileServer, file_server, wait_until
 
 from viewfold.errors import InvalidInput, ShardError
-from viewfold.pipeline.cache import Cache, shard_cache
-from viewfold.pipeline.locks import exclusive, hold, is_held
-from viewfold.pipeline.retries import Patience
+from viewfold.pipeline.remote.cache import Cache, shard_cache
+from viewfold.pipeline.remote.locks import exclusive, hold, is_held
+from viewfold.pipeline.remote.retries import Patience
 
 SIZE = 100_000
 NAMES = "abcdefghij"

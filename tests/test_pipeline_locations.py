@@ -11,7 +11,7 @@ from tiny import write_tar
 
 from viewfold.errors import InvalidInput, ShardError
 from viewfold.pipeline.locations import expand_shards, is_remote, shard_name, stamp, stamps
-from viewfold.pipeline.urls import PACKAGES, shown
+from viewfold.pipeline.remote.urls import PACKAGES, shown
 
 
 @pytest.fixture

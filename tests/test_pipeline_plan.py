@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.permute import Permutation
-from viewfold.pipeline.plan import WINDOW_BLOCKS, Places, Plan, Rows
+from viewfold.pipeline.order.permute import Permutation
+from viewfold.pipeline.order.plan import WINDOW_BLOCKS, Places, Plan, Rows
 
 
 @st.composite

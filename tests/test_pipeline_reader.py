@@ -14,8 +14,8 @@ from servers import Fault, FileServer, file_server, wait_until
 from tiny import truncate, write_objects, write_tar
 
 from viewfold.errors import ShardError
-from viewfold.pipeline.ahead import ReadAhead
 from viewfold.pipeline.reader import ShardReader, open_shard
+from viewfold.pipeline.remote.ahead import ReadAhead
 from viewfold.pipeline.shards import Member
 
 SIZE = 50_000

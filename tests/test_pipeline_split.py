@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.split import Split, split_groups
+from viewfold.pipeline.order.split import Split, split_groups
 
 Numbers = NDArray[np.int64]
 

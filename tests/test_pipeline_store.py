@@ -16,9 +16,9 @@ import pytest
 from servers import Fault, FileServer, file_server, put, s3_server
 
 from viewfold.errors import InvalidInput, MissingDependency, ShardError
-from viewfold.pipeline import store
-from viewfold.pipeline.retries import Patience
-from viewfold.pipeline.store import Facts, fetch, listing, look
+from viewfold.pipeline.remote import store
+from viewfold.pipeline.remote.retries import Patience
+from viewfold.pipeline.remote.store import Facts, fetch, listing, look
 
 DATA = os.urandom(600_000)
 SHORT = Patience(tries=3, first_pause_s=0.01, longest_pause_s=0.02, stall_s=0.4)

@@ -76,7 +76,7 @@ def _free(path: Path, what: str, least_gb: float, cure: str) -> Finding:
 def _shard_cache() -> Finding:
     """Where shards of remote stores are kept on this machine."""
     try:
-        from viewfold.pipeline.cache import shard_cache
+        from viewfold.pipeline.remote.cache import shard_cache
     except ModuleNotFoundError as error:
         return Finding("shard cache", True, f"unknown without {error.name}")
     try:

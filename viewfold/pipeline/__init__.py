@@ -1,4 +1,6 @@
-"""Bytes on disk to batches, work items to files: shards, manifest, stream, stages, and the Ray executor.
+"""Bytes on disk or in a store to batches, work items to files: shards, manifest, stream, stages, the Ray executor.
+
+`order/` says which sample comes when, `remote/` fetches what is not on this disk.
 
 Imported by their own names: `executor` (needs Ray), `progress` and `verify` (each named like its function).
 """
@@ -7,13 +9,16 @@ from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.importer import import_folder
 from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.ledger import audit, read_ledger
 from viewfold.pipeline.locations import expand_shards
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.order import Plan, split_groups
 from viewfold.pipeline.plain import plain_stream
-from viewfold.pipeline.plan import Plan
 from viewfold.pipeline.quarantine import read_quarantine
+from viewfold.pipeline.repair import repair_shards
 from viewfold.pipeline.shards import scan_shard
 from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
+from viewfold.pipeline.state import StreamState, step_of, stream_state
 from viewfold.pipeline.stats import contact_sheet, count
 from viewfold.pipeline.stream import StreamConfig, stream_batches
 
@@ -22,6 +27,8 @@ __all__ = [
     "ShardManifest",
     "StageRecord",
     "StreamConfig",
+    "StreamState",
+    "audit",
     "code_version",
     "contact_sheet",
     "count",
@@ -31,9 +38,14 @@ __all__ = [
     "index_shards",
     "plain_stream",
     "read_images",
+    "read_ledger",
     "read_quarantine",
+    "repair_shards",
     "run_stage",
     "scan_shard",
+    "split_groups",
+    "step_of",
     "stream_batches",
+    "stream_state",
     "write_whole",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.plan import Places
+from viewfold.pipeline.order.plan import Places
 from viewfold.values import Batch
 
 

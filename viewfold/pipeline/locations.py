@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from viewfold.errors import InvalidInput, ShardError
-from viewfold.pipeline.store import listing, look
-from viewfold.pipeline.urls import file_name, scheme, shown
+from viewfold.pipeline.remote.store import listing, look
+from viewfold.pipeline.remote.urls import file_name, scheme, shown
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _FILE = re.compile(r"file://", re.IGNORECASE)

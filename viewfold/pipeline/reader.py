@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from viewfold.errors import MissingDependency, ShardError
-from viewfold.pipeline.ahead import ReadAhead
-from viewfold.pipeline.cache import shard_cache
 from viewfold.pipeline.locations import is_remote, local_path
+from viewfold.pipeline.remote.ahead import ReadAhead
+from viewfold.pipeline.remote.cache import shard_cache
+from viewfold.pipeline.remote.store import load
+from viewfold.pipeline.remote.urls import file_name
 from viewfold.pipeline.shards import Member
-from viewfold.pipeline.store import load
-from viewfold.pipeline.urls import file_name
 
 _OPEN_SHARDS = 16  # one that is opened again, 20 us if it is cached, costs less than one that cannot leave the cache
 

@@ -16,7 +16,7 @@ from viewfold.pipeline.about import parse_about
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.locations import is_remote
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.plan import Order, Places
+from viewfold.pipeline.order.plan import Order, Places
 from viewfold.pipeline.quarantine import BadSample
 from viewfold.values import Batch
 

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.balanced import Balanced
 from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.plan import Order, Plan, Tail
+from viewfold.pipeline.order.balanced import Balanced
+from viewfold.pipeline.order.plan import Order, Plan, Tail
 from viewfold.pipeline.quarantine import Quarantine
 from viewfold.pipeline.steps import Drawing, Made, StepBatches
 from viewfold.values import Batch

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.cells import Cells, sort_cells
-from viewfold.pipeline.decks import Decks
-from viewfold.pipeline.plan import Order, Places
-from viewfold.pipeline.visits import Visits
+from viewfold.pipeline.order.cells import Cells, sort_cells
+from viewfold.pipeline.order.decks import Decks
+from viewfold.pipeline.order.plan import Order, Places
+from viewfold.pipeline.order.visits import Visits
 
 Rows = NDArray[np.int64]
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.keyed import generator
-from viewfold.pipeline.cells import Cells, Drawn
-from viewfold.pipeline.dealing import deal
-from viewfold.pipeline.decks import Decks
+from viewfold.pipeline.order.cells import Cells, Drawn
+from viewfold.pipeline.order.dealing import deal
+from viewfold.pipeline.order.decks import Decks
 
 Numbers = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from viewfold.errors import ShardError, ViewfoldError
-from viewfold.pipeline.urls import CREDENTIALS, file_name, scheme, shown, without_secrets
+from viewfold.pipeline.remote.urls import CREDENTIALS, file_name, scheme, shown, without_secrets
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from viewfold.errors import MissingDependency, ShardError
-from viewfold.pipeline.retries import Patience, ShortBody, persist
-from viewfold.pipeline.urls import PACKAGES, file_name, scheme, shown
+from viewfold.pipeline.remote.retries import Patience, ShortBody, persist
+from viewfold.pipeline.remote.urls import PACKAGES, file_name, scheme, shown
 
 _RANGE = 16 << 20  # one request each to stores that are read by range; half as much after each failure
 _PIECE = 1 << 20

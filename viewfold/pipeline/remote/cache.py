@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from viewfold.errors import InvalidInput, ShardError
-from viewfold.pipeline.locks import exclusive, hold, is_held
-from viewfold.pipeline.retries import Patience
-from viewfold.pipeline.store import Facts, fetch, look
-from viewfold.pipeline.urls import file_name, scheme, shown
+from viewfold.pipeline.remote.locks import exclusive, hold, is_held
+from viewfold.pipeline.remote.retries import Patience
+from viewfold.pipeline.remote.store import Facts, fetch, look
+from viewfold.pipeline.remote.urls import file_name, scheme, shown
 
 FOLDER_VARIABLE, BYTES_VARIABLE = "VIEWFOLD_CACHE", "VIEWFOLD_CACHE_BYTES"
 DEFAULT_FOLDER, DEFAULT_BYTES = "~/.cache/viewfold/shards", "64GB"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator, key64
-from viewfold.pipeline.permute import Permutation
+from viewfold.pipeline.order.permute import Permutation
 
 Rows = NDArray[np.int64]
 
