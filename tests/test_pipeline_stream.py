@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from servers import Fault, file_server
 from tiny import break_image, truncate, write_images, write_objects, write_shards
 
 from viewfold.config import parse
@@ -81,6 +83,24 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch_as_if_never_cut(objects: Sha
     rest = stream_batches(objects, PAIRS, start_step=start, num_steps=5 - start)
     for got, wanted in zip(rest, whole[start:], strict=True):
         assert_same(got, wanted)
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_shards_on_a_server_that_fails_now_and_then_give_the_batches_of_local_ones(
+    images: ShardManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader_workers: int
+) -> None:
+    monkeypatch.setenv("VIEWFOLD_CACHE", str(tmp_path / "cache"))
+    config = dataclasses.replace(SINGLES, loader_workers=loader_workers)
+    with file_server() as server:
+        for shard in images.shards:
+            server.files[f"/{shard.name}.tar"] = Path(shard.location).read_bytes()
+            server.faults[f"/{shard.name}.tar"] = [Fault(cut_after=2000), Fault(status=503)]
+        remote = index_shards([f"{server.url}/{shard.name}.tar" for shard in images.shards], tmp_path / "remote")
+        assert remote.hash == images.hash
+        shutil.rmtree(tmp_path / "cache")
+        got = list(stream_batches(remote, config, num_steps=6))
+    for batch, expected in zip(got, stream_batches(images, config, num_steps=6), strict=True):
+        assert_same(batch, expected)
 
 
 def test_every_sample_comes_once_an_epoch(objects: ShardManifest) -> None:
