@@ -29,7 +29,8 @@ from viewfold.jobs.train import TrainConfig, build_engine
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import code_version, run_stage
-from viewfold.pipeline.stream import StreamConfig, position_of, sample_batch, stream_batches
+from viewfold.pipeline.stream import position_of, sample_batch, stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.checkpoint import Progress
 from viewfold.ssl.encoder import EncoderConfig, Preprocessing
 from viewfold.ssl.loop import train

@@ -11,7 +11,8 @@ from viewfold.errors import InvalidInput
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.ledger import Ledger, audit, read_ledger
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.pipeline.stream import stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 
 CONFIG = StreamConfig(batch_size=4, image_size=8)
 

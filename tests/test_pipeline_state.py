@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from tiny import write_images
 from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.state import read_state, step_of, stream_state, write_state
-from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.pipeline.state import StreamState, read_state, step_of, write_state
+from viewfold.pipeline.stream import stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 
 CONFIG = StreamConfig(batch_size=6, image_size=8)
 
@@ -23,6 +25,11 @@ CONFIG = StreamConfig(batch_size=6, image_size=8)
 def images(tmp_path_factory: pytest.TempPathFactory) -> ShardManifest:
     folder = tmp_path_factory.mktemp("images")
     return index_shards(write_images(folder, samples=26, size=8, per_shard=9), folder)
+
+
+def state(manifest: ShardManifest, config: StreamConfig, step: int) -> StreamState:
+    with closing(stream_batches(manifest, config, num_steps=1)) as stream:
+        return stream.state(step)
 
 
 def taken(
@@ -53,7 +60,7 @@ def test_resumed_on_any_ranks_equals_never_stopped(
     config = dataclasses.replace(CONFIG, lanes=lanes, block=block, tail=tail)
     whole = taken(images, config, 1, 0, 10)
     assert taken(images, config, ranks[0], 0, cut) == whole[:cut]
-    start = step_of(stream_state(images, config, cut), images, config)
+    start = step_of(state(images, config, cut), images, config)
     assert taken(images, config, ranks[1], start, 10) == whole[cut:]
 
 
@@ -61,14 +68,14 @@ def test_loader_processes_of_another_number_go_on_where_the_others_stopped(image
     whole = taken(images, CONFIG, 1, 0, 8)
     for workers in (0, 1, 2):
         config = dataclasses.replace(CONFIG, loader_workers=workers)
-        assert taken(images, config, 1, step_of(stream_state(images, CONFIG, 3), images, config), 8) == whole[3:]
+        assert taken(images, config, 1, step_of(state(images, CONFIG, 3), images, config), 8) == whole[3:]
 
 
 def test_a_state_is_a_few_integers_and_comes_back(images: ShardManifest, tmp_path: Path) -> None:
-    state = stream_state(images, CONFIG, 9)
-    assert (state.epoch, state.samples, state.manifest_hash) == (2, 54, images.hash)
-    write_state(tmp_path, state)
-    assert read_state(tmp_path) == state
+    found = state(images, CONFIG, 9)
+    assert (found.epoch, found.samples, found.manifest_hash) == (2, 54, images.hash)
+    write_state(tmp_path, found)
+    assert read_state(tmp_path) == found
     assert (tmp_path / "stream.json").stat().st_size < 250
     (tmp_path / "stream.json").write_text(json.dumps({"epoch": 1}))
     with pytest.raises(InvalidInput, match=r"stream\.json: no state of a stream"):
@@ -78,7 +85,7 @@ def test_a_state_is_a_few_integers_and_comes_back(images: ShardManifest, tmp_pat
 def test_other_data_is_refused_with_both_hashes(images: ShardManifest, tmp_path: Path) -> None:
     other = index_shards(write_images(tmp_path, samples=25, size=8), tmp_path)
     with pytest.raises(ArtifactMismatch, match=rf"on data {images.hash}, the manifest is {other.hash}"):
-        step_of(stream_state(images, CONFIG, 3), other, CONFIG)
+        step_of(state(images, CONFIG, 3), other, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_other_data_is_refused_with_both_hashes(images: ShardManifest, tmp_path:
     ids=lambda c: next(iter(c)),
 )
 def test_another_order_is_refused(images: ShardManifest, change: dict[str, Any]) -> None:
-    state = stream_state(images, CONFIG, 3)
+    found = state(images, CONFIG, 3)
     with pytest.raises(ArtifactMismatch, match="give the old settings back"):
-        step_of(state, images, dataclasses.replace(CONFIG, **change))
-    assert step_of(state, images, dataclasses.replace(CONFIG, loader_workers=3, ledger="x", max_bad_share=0.5)) == 3
+        step_of(found, images, dataclasses.replace(CONFIG, **change))
+    assert step_of(found, images, dataclasses.replace(CONFIG, loader_workers=3, ledger="x", max_bad_share=0.5)) == 3

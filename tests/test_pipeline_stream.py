@@ -22,7 +22,8 @@ from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.plain import plain_stream
 from viewfold.pipeline.quarantine import BadSample, read_quarantine
-from viewfold.pipeline.stream import StreamConfig, make_order, stream_batches
+from viewfold.pipeline.stream import stream_batches
+from viewfold.pipeline.stream_config import StreamConfig, make_order
 from viewfold.values import Batch
 
 PAIRS = StreamConfig(batch_size=8, image_size=32, pair=True, block=2)

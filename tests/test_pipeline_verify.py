@@ -8,7 +8,8 @@ from tiny import break_image, truncate, write_images, write_objects, write_tar
 
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.quarantine import QUARANTINE_NAME, read_quarantine
-from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.pipeline.stream import stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.pipeline.verify import verify
 
 

@@ -13,7 +13,7 @@ from viewfold.jobs.evaluate import EvaluateConfig
 from viewfold.jobs.index import IndexConfig
 from viewfold.jobs.run import RunConfig
 from viewfold.jobs.train import TrainConfig
-from viewfold.pipeline.stream import StreamConfig
+from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.encoder import EncoderConfig, Preprocessing
 from viewfold.ssl.engine import OptimConfig
 from viewfold.ssl.methods import CCI_PRESETS, SIEConfig

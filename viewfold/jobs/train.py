@@ -32,8 +32,9 @@ from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import follow, progress
 from viewfold.pipeline.quarantine import QUARANTINE_NAME
-from viewfold.pipeline.state import read_state, step_of, stream_state, write_state
-from viewfold.pipeline.stream import StreamConfig, check_stream, stream_batches
+from viewfold.pipeline.state import read_state, step_of, write_state
+from viewfold.pipeline.stream import check_stream, stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
@@ -141,8 +142,8 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
             shown = ["loss", "samples_s", "data_wait", *(["quarantined"] if row["quarantined"] else [])]
             facts = {name: row[name] for name in shown if name in row}
             if row["attempt"] != last.get("attempt", row["attempt"]):
-                where = f"step {row['from_step']}, {row['from_samples']} samples"
-                bar.say(f"{what}: {row['workers']} workers went on from {where}")
+                group = f"{row['workers']} worker{'s' if row['workers'] > 1 else ''}"
+                bar.say(f"{what}: {group} went on from step {row['from_step']}, {row['from_samples']} samples")
             bar.advance(row["step"] - last["step"], **facts)
             last.clear()
             last.update(row)
@@ -198,7 +199,7 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
         with worker.checkpoint_folder() as folder:
             fill_checkpoint(folder, engine, now)
             if worker.rank == 0:
-                write_state(folder, stream_state(manifest, config.stream, now.step))
+                write_state(folder, batches.state(now.step))
             worker.report({"step": now.step}, checkpoint=folder)
 
     train(

@@ -18,9 +18,10 @@ from viewfold.pipeline.quarantine import read_quarantine
 from viewfold.pipeline.repair import repair_shards
 from viewfold.pipeline.shards import scan_shard
 from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
-from viewfold.pipeline.state import StreamState, step_of, stream_state
+from viewfold.pipeline.state import StreamState, step_of
 from viewfold.pipeline.stats import contact_sheet, count
-from viewfold.pipeline.stream import StreamConfig, stream_batches
+from viewfold.pipeline.stream import stream_batches
+from viewfold.pipeline.stream_config import StreamConfig
 
 __all__ = [
     "Plan",
@@ -46,6 +47,5 @@ __all__ = [
     "split_groups",
     "step_of",
     "stream_batches",
-    "stream_state",
     "write_whole",
 ]

@@ -7,8 +7,9 @@ from pathlib import Path
 from viewfold.config import fingerprint
 from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.order import Order
 from viewfold.pipeline.stage import write_whole
-from viewfold.pipeline.stream import StreamConfig, make_order
+from viewfold.pipeline.stream_config import StreamConfig
 
 STATE_NAME = "stream.json"
 
@@ -27,10 +28,10 @@ class StreamState:
     """Fingerprint of the settings that decide the order."""
 
 
-def stream_state(manifest: ShardManifest, config: StreamConfig, step: int) -> StreamState:
-    """Where the stream stands before the batch of `step`."""
-    epoch = int(make_order(manifest, config).places(step, 0, 1).epochs[0])
-    return StreamState(epoch, step * config.batch_size, config.batch_size, manifest.hash, _order_mark(config))
+def stream_state(order: Order, manifest_hash: str, config: StreamConfig, step: int) -> StreamState:
+    """Where a stream stands before the batch of `step`."""
+    epoch = int(order.places(step, 0, 1).epochs[0])
+    return StreamState(epoch, step * config.batch_size, config.batch_size, manifest_hash, _order_mark(config))
 
 
 def step_of(state: StreamState, manifest: ShardManifest, config: StreamConfig) -> int:

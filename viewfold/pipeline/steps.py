@@ -88,7 +88,7 @@ class StepBatches(Dataset[Made]):
 
     def __init__(self, manifest: ShardManifest, order: Order, drawing: Drawing) -> None:
         self._manifest = manifest
-        self._order = order
+        self.order = order
         self._drawing = drawing
         self._reader = manifest.reader()
         self._is_remote = any(is_remote(shard.location) for shard in manifest.shards)
@@ -99,14 +99,10 @@ class StepBatches(Dataset[Made]):
         """Close the shards that this process opened."""
         self._reader.close()
 
-    def key(self, row: int) -> str:
-        """Identity of a sample."""
-        return self._manifest.key(row)
-
     def __getitem__(self, step: int) -> Made:
         if self._is_remote:
             self._read_ahead(step)
-        places = self._order.places(step, self._drawing.first, self._drawing.last)
+        places = self.order.places(step, self._drawing.first, self._drawing.last)
         samples: list[_Sample] = []
         bad_samples: list[BadSample] = []
         try:
@@ -136,7 +132,7 @@ class StepBatches(Dataset[Made]):
     def _stand_in(self, step: int, place: int, bad_samples: list[BadSample]) -> _Sample | None:
         """The first of the order's stand-ins that can be read: the same one on any number of ranks."""
         for nth in range(1, _MOST_STAND_INS + 1):
-            sample = self._sample(*self._order.stand_in(step, place, nth))
+            sample = self._sample(*self.order.stand_in(step, place, nth))
             if isinstance(sample, _Sample):
                 return sample
             bad_samples.append(sample)
@@ -188,9 +184,9 @@ class StepBatches(Dataset[Made]):
     def _read_ahead(self, step: int) -> None:
         """Ask for the shards of the coming steps, in the order in which they are needed."""
         first, last = self._drawing.first, self._drawing.last
-        ahead = step + 1 + self._order.reach // (last - first)
+        ahead = step + 1 + self.order.reach // (last - first)
         for coming in range(max(step, self._asked + 1), ahead):
-            rows = self._order.places(coming, first, last).rows
+            rows = self.order.places(coming, first, last).rows
             self._reader.read_ahead(list(dict.fromkeys(self._manifest.samples.shard(rows).tolist())))
         self._asked = max(self._asked, ahead - 1)
 

@@ -4,83 +4,52 @@ Nothing is carried from one step to the next, so loader processes, a restart ins
 change nothing in what is seen, and where a stream stands is a few integers.
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from viewfold.config import Config
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.order.balanced import Balanced
-from viewfold.pipeline.order.plan import Order, Plan, Tail
 from viewfold.pipeline.quarantine import Quarantine
+from viewfold.pipeline.state import StreamState, stream_state
 from viewfold.pipeline.steps import Drawing, Made, StepBatches
+from viewfold.pipeline.stream_config import StreamConfig, make_order
 from viewfold.values import Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig(Config):
-    """What a training run draws from a manifest."""
-
-    batch_size: int = 64
-    """Samples in one global batch, over all ranks."""
-    image_size: int = 64
-    """Height and width in pixels that images are scaled and cropped to."""
-    seed: int = 0
-    pair: bool = False
-    """Two distinct stored images of each sample (an object seen twice); otherwise one, drawn if it has several."""
-    classes_per_batch: int = 0
-    """0: every sample once an epoch. Otherwise batches of this many classes, `batch_size` divided by it images of
-    each, spread over their domains."""
-    lanes: int = 0
-    """Stretches of the data that every batch takes equal shares of and that are dealt to the ranks; divides
-    `batch_size`. 0: the divisor next below its square root."""
-    block: int = 256
-    """Neighbouring samples that stay near each other in the order: larger reads fewer shards at a time, smaller mixes
-    better. For remote shards, about the samples of one shard."""
-    tail: Tail = "carry"
-    """What becomes of an epoch's last samples: they open the next epoch's first batch (`carry`), are left out
-    (`drop`), or are filled up to a batch with samples of the same epoch (`pad`)."""
-    loader_workers: int = 0
-    """Processes that read and decode for each rank; 0 does it in the training process."""
-    max_bad_share: float = 0.0
-    """Share of the samples that may turn out unreadable, in 0..1; at 0 the first one ends the run."""
-    ledger: str = ""
-    """Folder in which every rank writes down what it consumed; none where it is empty."""
-
-    RUNNING: ClassVar[tuple[str, ...]] = ("loader_workers", "ledger")
-
-    def __post_init__(self) -> None:
-        least = {"batch_size": 1, "image_size": 8, "block": 1, "loader_workers": 0, "lanes": 0, "classes_per_batch": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if not 0 <= self.max_bad_share < 1:
-            raise ValueError(f"max_bad_share must lie in 0..1 and below 1, got {self.max_bad_share}")
-        for name in ("lanes", "classes_per_batch"):
-            if (parts := getattr(self, name)) and self.batch_size % parts:
-                near = min(_divisors(self.batch_size), key=lambda divisor: abs(divisor - parts))
-                raise ValueError(f"{name}={parts} does not divide batch_size={self.batch_size}; use {near}")
 
 
 class Stream(Iterator[Batch]):
     """One rank's batches from one step on."""
 
-    def __init__(self, loader: "DataLoader[Made]", steps: StepBatches, quarantine: Quarantine, step: int) -> None:
-        self._batches: Iterator[Made] = iter(loader)
-        self._steps, self._quarantine, self._step = steps, quarantine, step
+    def __init__(
+        self, manifest: ShardManifest, config: StreamConfig, steps: StepBatches, sampler: range, quarantine: Path | None
+    ) -> None:
+        self._manifest, self._config, self._steps = manifest, config, steps
+        self._step = sampler.start
+        self._quarantine = Quarantine(quarantine, max_bad_share=config.max_bad_share, num_samples=len(manifest))
         self._ledger: Ledger | None = None
+        loader = DataLoader(
+            steps,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=config.loader_workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # otherwise a draw is taken from the global one
+        )
+        self._batches: Iterator[Made] = iter(loader)
 
     def keep(self, ledger: Ledger) -> None:
         """Write every batch down from now on, as it is handed out."""
         self._ledger = ledger
+
+    def state(self, step: int) -> StreamState:
+        """Where the stream stands before the batch of `step`: after as many optimizer steps."""
+        return stream_state(self._steps.order, self._manifest.hash, self._config, step)
 
     @property
     def num_bad(self) -> int:
@@ -103,7 +72,7 @@ class Stream(Iterator[Batch]):
         if made.batch is None:
             raise made.bad_samples[0].error()
         if self._ledger is not None:
-            self._ledger.take(self._step, made.places, made.batch, key_of=self._steps.key)
+            self._ledger.take(self._step, made.places, made.batch, key_of=self._manifest.key)
         self._step += 1
         return made.batch
 
@@ -130,17 +99,7 @@ def stream_batches(
     """
     check_stream(manifest, config, world_size=world_size)
     steps = _step_batches(manifest, config, rank=rank, world_size=world_size)
-    loader = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=range(start_step, start_step + num_steps),
-        num_workers=config.loader_workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # otherwise a draw is taken from the global one
-    )
-    budget = Quarantine(quarantine, max_bad_share=config.max_bad_share, num_samples=len(manifest))
-    return Stream(loader, steps, budget, start_step)
+    return Stream(manifest, config, steps, range(start_step, start_step + num_steps), quarantine)
 
 
 def sample_batch(manifest: ShardManifest, config: StreamConfig, row: int, epoch: int, *, size: int = 1) -> Batch:
@@ -161,30 +120,6 @@ def sample_batch(manifest: ShardManifest, config: StreamConfig, row: int, epoch:
 def position_of(manifest: ShardManifest, config: StreamConfig, row: int, epoch: int) -> tuple[int, int] | None:
     """The step whose global batch holds the sample in that epoch, and its place there; None where it is left out."""
     return make_order(manifest, config).find(row, epoch)
-
-
-def make_order(manifest: ShardManifest, config: StreamConfig) -> Order:
-    """The order of the samples that a configuration asks for."""
-    if config.classes_per_batch:
-        return Balanced(
-            identity=manifest.hash,
-            label=manifest.label,
-            domain=manifest.domain,
-            group=manifest.group,
-            domain_names=manifest.domains,
-            classes_per_batch=config.classes_per_batch,
-            images_per_class=config.batch_size // config.classes_per_batch,
-            seed=config.seed,
-        )
-    return Plan(
-        identity=manifest.hash,
-        num_samples=len(manifest),
-        global_batch=config.batch_size,
-        seed=config.seed,
-        lanes=config.lanes or max(n for n in _divisors(config.batch_size) if n <= math.isqrt(config.batch_size)),
-        block=config.block,
-        tail=config.tail,
-    )
 
 
 def _step_batches(manifest: ShardManifest, config: StreamConfig, *, rank: int, world_size: int) -> StepBatches:
@@ -222,10 +157,6 @@ def check_stream(manifest: ShardManifest, config: StreamConfig, *, world_size: i
                 f" ({len(single)} such samples); set pair=false"
             )
     make_order(manifest, config)
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def _either(numbers: Sequence[int]) -> str:
