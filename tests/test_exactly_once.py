@@ -24,7 +24,7 @@ STEPS, BATCH = 80, 16
 def command(out: Path, *settings: str) -> list[str]:
     words = ["pretrain", "smoke", "--out", str(out), f"pretrain.steps={STEPS}", f"pretrain.stream.batch_size={BATCH}"]
     ledger = f"pretrain.stream.ledger={out.parent / 'ledger'}"
-    return [sys.executable, "-m", "viewfold.cli", *words, ledger, "pretrain.checkpoint_every=6", *settings]
+    return [sys.executable, "-m", "viewfold.cli", *words, ledger, "pretrain.checkpoint_every=30", *settings]
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
@@ -66,11 +66,16 @@ def refuse_other_data(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cut.is_dir()
 
 
-def test_a_worker_killed_in_the_middle_of_an_epoch_costs_and_repeats_no_sample(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loader_workers", [0, 1], ids=["rank", "loader"])
+def test_a_process_killed_in_the_middle_of_an_epoch_costs_and_repeats_no_sample(
+    tmp_path: Path, loader_workers: int
+) -> None:
     out = tmp_path / "run"
-    running = subprocess.Popen(command(out, "pretrain.workers=2"), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (out.parent / "ledger").is_dir() and steps_taken(out) >= 20)
-    train_workers(running.pid)[1].send_signal(signal.SIGKILL)
+    settings = ["pretrain.workers=2", f"pretrain.stream.loader_workers={loader_workers}"]
+    running = subprocess.Popen(command(out, *settings), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (out.parent / "ledger").is_dir() and steps_taken(out) >= 40)
+    rank = train_workers(running.pid)[1]
+    (rank.children()[0] if loader_workers else rank).send_signal(signal.SIGKILL)
     _, lines = running.communicate(timeout=400)
     assert running.returncode == 0, lines
     assert "pretrain: 2 workers went on from step " in lines
@@ -86,7 +91,7 @@ def test_a_driver_killed_and_started_with_fewer_workers_goes_on_with_the_next_sa
 ) -> None:
     out = tmp_path / "run"
     first = subprocess.Popen(command(out, "pretrain.workers=2"), stderr=subprocess.DEVNULL, start_new_session=True)
-    wait_for(lambda: (out.parent / "ledger").is_dir() and steps_taken(out) >= 20)
+    wait_for(lambda: (out.parent / "ledger").is_dir() and steps_taken(out) >= 40)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     refuse_other_data(out, capsys)

@@ -41,7 +41,7 @@ def test_history_that_was_kept_holds_every_sample_once_whatever_ranks_came_and_w
     consume(images, folder, CONFIG, ranks=2, first=0, last=5)  # killed after 5 steps, the last checkpoint at 4
     consume(images, folder, CONFIG, ranks=1, first=4, last=8, attempt=1)
     consume(images, folder, CONFIG, ranks=4, first=6, last=12, attempt=2)
-    rows = read_ledger(folder)
+    rows = list(read_ledger(folder))
     undone = [(row.attempt, row.step) for row in rows if row.rolled_back]
     assert sorted(set(undone)) == [(0, 4), (1, 6), (1, 7)]
     found = audit(folder)
@@ -56,7 +56,7 @@ def test_a_sample_that_came_twice_is_told(images: ShardManifest, tmp_path: Path)
     consume(images, folder, CONFIG, ranks=1, first=0, last=6)
     path = folder / "rank-00000.jsonl"
     *head, last = [json.loads(line) for line in path.read_text().splitlines()]
-    last["keys"][0] = head[1]["keys"][0]
+    last["keys"][0] = head[1]["keys"][0]  # head[0] is the line of the attempt
     path.write_text("".join(json.dumps(line) + "\n" for line in (*head, last)))
     found = audit(folder)
     assert not found.sound
@@ -84,7 +84,27 @@ def test_a_line_that_a_kill_left_unfinished_hurts_nobody(images: ShardManifest, 
         file.write('{"attempt": 0, "step": 4, "ra')
     consume(images, folder, CONFIG, ranks=1, first=4, last=6, attempt=1)
     assert [row.step for row in read_ledger(folder)] == list(range(6))
-    assert audit(folder).epochs[0].taken == 24
+    assert (audit(folder).sound, audit(folder).epochs[0].taken) == (True, 24)
+
+
+def test_lines_that_are_missing_are_told(images: ShardManifest, tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    consume(images, folder, CONFIG, ranks=2, first=0, last=6)
+    path = folder / "rank-00001.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    assert (audit(folder).holes, audit(folder).sound) == ([(1, 1)], False)
+    path.unlink()
+    assert audit(folder).holes == [(step, 1) for step in range(6)]
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    for text in ('{"from_step": 3}\n', '{"from_step"}\n', '{"step": 1, "stand_ins": {}}\n'):
+        (tmp_path / "rank-00000.jsonl").write_text(text)
+        with pytest.raises(InvalidInput, match="ledger"):
+            audit(tmp_path)
+    with pytest.raises(InvalidInput, match=r"stream\.ledger=.*: cannot be written"):
+        Ledger(tmp_path / "rank-00000.jsonl", rank=0, attempt=0)
 
 
 def test_the_ledger_of_another_run_is_not_written_on(images: ShardManifest, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def data_repair(
 def data_ledger(
     folder: Annotated[Path, typer.Argument(help="What a training wrote with stream.ledger=FOLDER.")],
 ) -> None:
-    """Count what a training consumed, epoch by epoch. Exit code 2 if a sample came twice."""
+    """Count what a training consumed, epoch by epoch. Exit code 2 if a sample came twice or lines are missing."""
     from viewfold.jobs.data import ledger_report
 
     report, sound = ledger_report(folder)

@@ -149,7 +149,11 @@ def ledger_report(folder: Path) -> tuple[str, bool]:
         facts += [f"{len(epoch.twice)} TWICE, {epoch.twice[0]} the first"] if epoch.twice else []
         lines.append(f"epoch {number}: {', '.join(facts)}")
     lines.append(f"{found.attempts} attempts; {found.rolled_back} samples of steps that were rolled back do not count")
-    return "\n".join([*lines, "no sample came twice" if found.sound else "samples came twice"]), found.sound
+    if found.holes:
+        step, rank = found.holes[0]
+        lines.append(f"{len(found.holes)} lines are MISSING, the first of step {step}, rank {rank}")
+    lines.append("every step is there and no sample came twice" if found.sound else "not exactly once")
+    return "\n".join(lines), found.sound
 
 
 def manifest_stats(path: Path, sheet: Path) -> str:

@@ -60,6 +60,9 @@ class RunConfig(Config):
                 raise ValueError(
                     f"{stage} needs {', '.join(missing)}, which this run leaves out; add it, or drop {stage}"
                 )
+        ledger = self.pretrain.stream.ledger
+        if ledger and self.adapt is not None and self.adapt.stream.ledger == ledger:
+            raise ValueError(f"pretrain and adapt cannot share stream.ledger={ledger}; name two folders")
         if self.register_as is not None and not re.fullmatch(r"[\w.-]+", self.register_as):
             raise ValueError(f"register_as takes letters, digits, '_', '-' and '.', got {self.register_as!r}")
         if self.evaluate is not None and self.validation is None and not self.held_out:

@@ -3,12 +3,11 @@
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 
 from viewfold.augment import (
@@ -30,11 +29,12 @@ from viewfold.pipeline.elastic import Elastic
 from viewfold.pipeline.executor import Worker, run_workers
 from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.order import Balanced, Order
 from viewfold.pipeline.progress import follow, progress
 from viewfold.pipeline.quarantine import QUARANTINE_NAME
 from viewfold.pipeline.state import read_state, step_of, write_state
 from viewfold.pipeline.stream import check_stream, stream_batches
-from viewfold.pipeline.stream_config import StreamConfig
+from viewfold.pipeline.stream_config import StreamConfig, make_order
 from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
@@ -112,6 +112,9 @@ def check_training(job: TrainJob) -> None:
     """
     manifest = source(job.manifest, job.data)
     check_stream(manifest, job.config.stream, world_size=job.config.workers)
+    _note_short_cells(make_order(manifest, job.config.stream))
+    if job.config.stream.ledger:
+        _check_ledger(Path(job.config.stream.ledger), job.out)
     encoder = _start_encoder(job.config, job.start)
     own, given = encoder.config.preprocessing.image_size, job.config.stream.image_size
     if own != given:
@@ -122,6 +125,31 @@ def check_training(job: TrainJob) -> None:
     _build_method(job.config, manifest, encoder)
     for warning in policy_warnings(job.config.policy):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _note_short_cells(order: Order) -> None:
+    if isinstance(order, Balanced) and order.short_cells:
+        print(
+            f"note: {order.short_cells} cells (class and domain) have fewer samples than places in a batch: theirs "
+            f"repeat; {order.empty_cells} have none",
+            file=sys.stderr,
+        )
+
+
+def _check_ledger(folder: Path, out: Path) -> None:
+    """Whether a ledger can be written there, which is not another run's."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInput(f"stream.ledger={folder}: is a file; name a folder")
+    if any(folder.glob("rank-*.jsonl")) and not (out / "checkpoints" / "attempts").is_file():
+        raise InvalidInput(f"stream.ledger={folder}: holds the ledger of another run; remove it, or name another")
+
+
+def _with_absolute_ledger(job: TrainJob) -> TrainJob:
+    """Workers on other machines have other working folders."""
+    if not job.config.stream.ledger:
+        return job
+    stream = replace(job.config.stream, ledger=str(Path(job.config.stream.ledger).absolute()))
+    return replace(job, config=replace(job.config, stream=stream))
 
 
 def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str) -> dict[str, Any]:
@@ -152,7 +180,7 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
         stack.enter_context(follow(job.out / METRICS, on_row))
         result = run_workers(
             train_worker,
-            job,
+            _with_absolute_ledger(job),
             num_workers=Elastic(config.sizes),
             storage=job.out,
             name="checkpoints",
@@ -216,7 +244,7 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
                 every=config.log_every,
                 progress=standing,
                 watch=CollapseWatch(config.watch),
-                counts=lambda: {"quarantined": batches.num_bad, **began},
+                counts=lambda: {"quarantined": batches.num_bad, "repeated": batches.num_repeated, **began},
             ),
             checkpoint_hook(every=config.checkpoint_every, save=save),
         ],
@@ -261,7 +289,7 @@ def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder
         param_names=view_param_names(config.policy, num_images=num_images, num_latents=manifest.num_latents),
         num_labels=len(manifest.labels),
         # The domains that are there: those held out stay in the vocabulary.
-        num_domains=len(np.unique(manifest.domain[manifest.domain >= 0])),
+        num_domains=int((manifest.samples.present("domain") >= 0).sum()),
         relative_names=relative_names(param_names(config.policy)),
     )
     return METHODS[config.method.name].build(config.method, encoder, task)

@@ -45,7 +45,9 @@ def index_shards(
         InvalidInput: no shard, two of one name, or no sample in any.
     """
     named = [str(place) if is_remote(str(place)) else str(Path(place).absolute()) for place in locations]
-    _refuse_same_names(named)
+    refuse_same_names(named)
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"{out}: is a file; name a folder for the manifest")
     beside = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with tempfile.TemporaryFile(dir=beside) as scratch:
         found = _Found()
@@ -180,7 +182,8 @@ def _from(folder: Path, location: str) -> str:
     return str(Path(location).relative_to(folder)) if inside else location
 
 
-def _refuse_same_names(locations: Sequence[str]) -> None:
+def refuse_same_names(locations: Sequence[str]) -> None:
+    """Raise InvalidInput where two shards would give two samples one identity, or there is no shard."""
     first: dict[str, str] = {}
     for location in locations:
         if (other := first.setdefault(shard_name(location), location)) is not location:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +80,17 @@ class ShardManifest:
             raise InvalidInput(f"{file}: not a manifest ({error}); make it again") from None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise InvalidInput(f"{file}: not a manifest of format {FORMAT!r}; make it again with `viewfold data index`")
-        if table_hash(folder / TABLE_NAME) != fields["hash"]:
+        if table_hash(folder / TABLE_NAME) != fields.get("hash"):
             raise InvalidInput(
                 f"{folder}: {TABLE_NAME} is not the table {MANIFEST_NAME} was written with; make both again"
             )
+        try:
+            return ShardManifest._read(folder, fields)
+        except (KeyError, TypeError) as error:
+            raise InvalidInput(f"{file}: not a whole manifest ({error}); make it again") from None
+
+    @staticmethod
+    def _read(folder: Path, fields: dict[str, Any]) -> "ShardManifest":
         shards = [Shard(**{**entry, "location": _located(folder, entry["location"])}) for entry in fields["shards"]]
         return ShardManifest(
             hash=fields["hash"],

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from viewfold.errors import InvalidInput
 from viewfold.folders import whole_folder
 from viewfold.pipeline.contents import sample_faults
-from viewfold.pipeline.indexer import index_shards
+from viewfold.pipeline.indexer import index_shards, refuse_same_names
 from viewfold.pipeline.locations import shard_name
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.reader import open_shard
@@ -62,7 +62,7 @@ def repair_shards(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out}: exists and is not empty; remove it or give another folder")
-    _refuse_same_names(locations)
+    refuse_same_names(locations)
     notes = _Notes()
     with whole_folder(out.absolute()) as part:
         paths: list[Path] = []
@@ -177,13 +177,6 @@ def _without_doubles(
             return list(kept.values()), doubles, different
         doubles.append(Fault(shard, key, one.member.offset, f"{again}, with the same bytes; it is there once now"))
     return list(kept.values()), doubles, None
-
-
-def _refuse_same_names(locations: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for location in locations:
-        if (other := first.setdefault(shard_name(location), location)) is not location:
-            raise InvalidInput(f"{other} and {location} have one name, and so would the clean shards; rename one")
 
 
 def _list(path: Path, faults: Sequence[Fault]) -> None:

@@ -24,6 +24,10 @@ _MOST_STAND_INS = 32
 """Samples tried in the place of one that cannot be read; after that the shard as a whole is the problem."""
 
 
+_ASKED_AT_ONCE = 16
+"""Steps whose shards are asked for while one is made: the first batch must not wait for a window of them."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """What one rank takes of every global batch, and which of a sample's images it is shown."""
@@ -183,10 +187,10 @@ class StepBatches(Dataset[Made]):
 
     def _read_ahead(self, step: int) -> None:
         """Ask for the shards of the coming steps, in the order in which they are needed."""
-        first, last = self._drawing.first, self._drawing.last
-        ahead = step + 1 + self.order.reach // (last - first)
-        for coming in range(max(step, self._asked + 1), ahead):
-            rows = self.order.places(coming, first, last).rows
+        begin = max(step, self._asked + 1)
+        ahead = min(step + 1 + self.order.steps_ahead, begin + _ASKED_AT_ONCE)
+        for coming in range(begin, ahead):
+            rows = self.order.places(coming, self._drawing.first, self._drawing.last).rows
             self._reader.read_ahead(list(dict.fromkeys(self._manifest.samples.shard(rows).tolist())))
         self._asked = max(self._asked, ahead - 1)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -32,6 +31,8 @@ class Stream(Iterator[Batch]):
         self._step = sampler.start
         self._quarantine = Quarantine(quarantine, max_bad_share=config.max_bad_share, num_samples=len(manifest))
         self._ledger: Ledger | None = None
+        self.num_repeated = 0
+        """Places of this rank so far that hold a sample again, only to fill a batch."""
         loader = DataLoader(
             steps,
             batch_size=None,
@@ -73,6 +74,7 @@ class Stream(Iterator[Batch]):
             raise made.bad_samples[0].error()
         if self._ledger is not None:
             self._ledger.take(self._step, made.places, made.batch, key_of=self._manifest.key)
+        self.num_repeated += int(made.places.repeated.sum())
         self._step += 1
         return made.batch
 
@@ -150,7 +152,7 @@ def check_stream(manifest: ShardManifest, config: StreamConfig, *, world_size: i
     if len(manifest) < size:
         raise InvalidInput(f"batch_size={size} is more than the {len(manifest)} samples there are; use at most that")
     if config.pair:
-        single = np.flatnonzero(manifest.samples.image_counts() < 2)
+        single = manifest.samples.fewer_images(2)
         if len(single):
             raise InvalidInput(
                 f"pair=true needs two stored images of each sample, {manifest.key(int(single[0]))} has one"

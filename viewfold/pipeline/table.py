@@ -135,6 +135,23 @@ class SampleTable:
         """int64 `[sample]`: a whole column of numbers, loaded."""
         return self._column(lambda part: part.numbers[name])
 
+    def present(self, name: str) -> Numbers:
+        """Which numbers a column has, ascending, found shard by shard."""
+        if self._chosen is not None:
+            return np.unique(self.numbers(name, np.arange(len(self))))
+        found = [np.unique(self._part(shard).numbers[name]) for shard in range(len(self._sizes))]
+        return np.unique(np.concatenate(found)).astype(np.int64)
+
+    def fewer_images(self, least: int) -> Numbers:
+        """Rows with fewer stored images than that."""
+        if self._chosen is not None:
+            return np.flatnonzero(self.image_counts() < least)
+        parts = (
+            np.flatnonzero(np.diff(self._part(shard).first) < least) + start
+            for shard, start in enumerate(self._starts[:-1].tolist())
+        )
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
     def take(self, rows: Numbers) -> "SampleTable":
         """The given rows, in the given order."""
         return SampleTable(self._path, self._sizes, self._stored(np.asarray(rows, dtype=np.int64)))

@@ -84,7 +84,7 @@ def load_checkpoint(folder: Path, engine: AbstractEngine) -> Progress:
     random = load_file(folder / "random.safetensors")
     if rank() < len(random["cpu"]):
         # A row of a file lies anywhere in memory, and torch 2.14 crashes on a state that is not aligned to its words.
-        torch.set_rng_state(random["cpu"][rank()].clone())  # on a row within a table torch 2.14 crashes
+        torch.set_rng_state(random["cpu"][rank()].clone())
         if "cuda" in random and engine.device.type == "cuda":
             torch.cuda.set_rng_state(random["cuda"][rank()].clone(), engine.device)
     return progress

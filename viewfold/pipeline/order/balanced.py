@@ -82,9 +82,9 @@ class Balanced(Order):
         return int((sizes < np.repeat(-(-self.images_per_class // widths), widths)).sum())
 
     @property
-    def reach(self) -> int:
+    def steps_ahead(self) -> int:
         """Classes come from everywhere: some batches."""
-        return 16 * self.global_batch
+        return 16
 
     def places(self, step: int, first: int, last: int) -> Places:
         classes, visits = self._decks.slots(step)

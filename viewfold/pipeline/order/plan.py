@@ -8,7 +8,6 @@ integer, a resumed run and one on other ranks see the same batches, and memory d
 """
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -45,8 +44,8 @@ class Order(ABC):
 
     @property
     @abstractmethod
-    def reach(self) -> int:
-        """Samples of a rank over which it goes on needing the shards that it needs now."""
+    def steps_ahead(self) -> int:
+        """How many steps before they are read shards should be asked for."""
 
     @abstractmethod
     def places(self, step: int, first: int, last: int) -> Places:
@@ -84,9 +83,10 @@ class Plan(Order):
     """Neighbouring rows that stay within one window: smaller mixes better, larger touches fewer shards at a time."""
     tail: Tail = "carry"
     """`carry`: an epoch's last rows open the next batch. `drop`: they are left out. `pad`: some rows come twice."""
-    _windows: OrderedDict[tuple[int, int, int], Rows] = field(
-        default_factory=OrderedDict, init=False, repr=False, compare=False
+    _windows: dict[int, dict[tuple[int, int], Rows]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
     )
+    """By lane, the last two used of each: what is read now, and what is fetched ahead."""
 
     def __post_init__(self) -> None:
         if self.lanes < 1 or self.block < 1 or self.global_batch % self.lanes:
@@ -112,8 +112,9 @@ class Plan(Order):
         )
 
     @property
-    def reach(self) -> int:
-        return WINDOW_BLOCKS * self.block
+    def steps_ahead(self) -> int:
+        """A window's: lanes change windows in turn, so while one is read, as many shards come as it needs."""
+        return WINDOW_BLOCKS * self.block // self.share
 
     def places(self, step: int, first: int, last: int) -> Places:
         parts = []
@@ -171,8 +172,9 @@ class Plan(Order):
         """Lanes differ by one row where they do not divide the rows; which are longer moves on from epoch to epoch."""
         size, longer = divmod(self.num_samples, self.lanes)
         first = self._first_longer(epoch)
-        before = [(lane - first) % self.lanes < longer for lane in range(number + 1)]
-        return Lane(epoch, number, number * size + sum(before[:number]), size + before[number])
+        # The longer ones follow each other from `first` on, and go round.
+        before = max(0, min(number, first + longer) - first) + min(number, max(0, first + longer - self.lanes))
+        return Lane(epoch, number, number * size + before, size + ((number - first) % self.lanes < longer))
 
     def _lane_of(self, row: int, epoch: int) -> Lane:
         guess = min(row * self.lanes // self.num_samples, self.lanes - 1)
@@ -210,18 +212,19 @@ class Plan(Order):
         return lane.number * WINDOW_BLOCKS // self.lanes
 
     def _window(self, lane: Lane, index: int) -> Rows:
-        """The rows of one window, counted from the lane's first, in their order; the last ones made are kept."""
-        name = (lane.epoch, lane.number, index)
-        if name not in self._windows:
-            while len(self._windows) > 2 * self.lanes:
-                self._windows.popitem(last=False)
+        """The rows of one window, counted from the lane's first, in their order."""
+        kept, name = self._windows.setdefault(lane.number, {}), (lane.epoch, index)
+        if name not in kept:
             slots, whole = np.arange(*self._slots(lane, index)), lane.size // self.block
             slots[slots < whole] = self._blocks(lane).at(slots[slots < whole])
             rows = (slots[:, None] * self.block + np.arange(self.block)).ravel()
             rows = (rows[rows < lane.size] + self._turn(lane)) % lane.size
-            self._windows[name] = generator("window", self.identity, self.seed, *name).permutation(rows)
-        self._windows.move_to_end(name)
-        return self._windows[name]
+            draw = generator("window", self.identity, self.seed, lane.epoch, lane.number, index)
+            kept[name] = draw.permutation(rows)
+        kept[name] = kept.pop(name)  # to the end: the one used last
+        if len(kept) > 2:
+            del kept[next(iter(kept))]
+        return kept[name]
 
     def _index_of(self, lane: Lane, offset: int) -> int:
         """Where a row of the lane stands in its order."""

@@ -227,7 +227,8 @@ def _whole(path: Path, size: int | None) -> int | None:
     with suppress(FileNotFoundError):
         handle = hold(path)
         if os.fstat(handle).st_size == size:
-            os.utime(handle)
+            with suppress(PermissionError):  # another user's: it looks older than it is, and may go sooner
+                os.utime(handle)
             return handle
         os.close(handle)
         path.unlink()

@@ -38,12 +38,13 @@ def is_held(path: Path) -> bool:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    _owned.add(handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(handle)
+        _release(handle)
     return False
 
 

@@ -5,6 +5,7 @@ Whatever else is wrong stays wrong, and is said at once.
 """
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ def persist(url: str, attempt: Callable[[], T], patience: Patience, *, reached: 
                 f"cannot be read at {shown(url)}: {verdict.what}; {given_up};"
                 " go on later, or copy the shards to a local disk",
             )
+        if failures == 2:  # one failure is nothing; a second one may be the beginning of a long wait
+            print(f"note: {shown(url)}: {verdict.what}; it is tried again", file=sys.stderr, flush=True)
         patience.sleep(max(patience.pause_s(failures), verdict.wait_s))
 
 
