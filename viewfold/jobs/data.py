@@ -148,7 +148,7 @@ def ledger_report(folder: Path) -> tuple[str, bool]:
         facts += [f"{epoch.stood_in} replaced because they cannot be read"] if epoch.stood_in else []
         facts += [f"{len(epoch.twice)} TWICE, {epoch.twice[0]} the first"] if epoch.twice else []
         lines.append(f"epoch {number}: {', '.join(facts)}")
-    lines.append(f"{found.attempts} attempts; {found.rolled_back} samples of steps that were rolled back do not count")
+    lines.append(f"attempts: {found.attempts}; {found.rolled_back} samples of steps that were rolled back do not count")
     if found.holes:
         step, rank = found.holes[0]
         lines.append(f"{len(found.holes)} lines are MISSING, the first of step {step}, rank {rank}")

@@ -82,6 +82,9 @@ class _Sample:
     row: int
     epoch: int
     key: str
+    """With the shard's name."""
+    names: tuple[int, ...]
+    """Label, domain and group."""
     members: list[int]
     pixels: list[NDArray[np.uint8]]
     latents: NDArray[np.float32] | None
@@ -144,14 +147,13 @@ class StepBatches(Dataset[Made]):
 
     def _sample(self, row: int, epoch: int) -> _Sample | BadSample:
         """Read and decode one sample, or say why that cannot be done; a shard that cannot be opened is raised."""
-        samples, shard = self._manifest.samples, self._manifest.shard(row)
-        name, stored = self._manifest.shards[shard].name, samples.images(row)
-        key = f"{name}/{samples.key(row)}"
-        members = draw_members(self._drawing, key, epoch, num_images=len(stored))
-        member, where, latents = -1, stored[0], None
+        shard, key, stored, about, names = self._manifest.samples.entry(row)
+        name = self._manifest.shards[shard].name
+        identity = f"{name}/{key}"
+        members = draw_members(self._drawing, identity, epoch, num_images=len(stored))
+        member, where, latents = -1, about or stored[0], None
         try:
             if self._manifest.num_latents:
-                where = samples.about(row) or where
                 latents = read_latents(self._reader.read(shard, where), len(stored))[members]
             pixels = []
             for member in members:
@@ -160,23 +162,20 @@ class StepBatches(Dataset[Made]):
         except ShardError:
             raise
         except InvalidInput as error:
-            return BadSample(name, samples.key(row), member, where.offset, str(error), epoch)
-        return _Sample(row, epoch, key, members, pixels, latents)
+            return BadSample(name, key, member, where.offset, str(error), epoch)
+        return _Sample(row, epoch, identity, names, members, pixels, latents)
 
     def _batch(self, samples: Sequence[_Sample]) -> Batch:
-        manifest, rows = self._manifest, np.array([sample.row for sample in samples])
         latents = [sample.latents for sample in samples if sample.latents is not None]
         images = np.empty((len(samples[0].pixels), len(samples), *samples[0].pixels[0].shape), dtype=np.uint8)
         for place, sample in enumerate(samples):
             for image, pixels in enumerate(sample.pixels):
                 images[image, place] = pixels
-        label, domain, group = (
-            torch.from_numpy(manifest.samples.numbers(name, rows)) for name in ("label", "domain", "group")
-        )
+        label, domain, group = torch.tensor([sample.names for sample in samples]).T.contiguous()
         return Batch(
             images=torch.from_numpy(images),
             keys=[sample.key for sample in samples],
-            rows=torch.from_numpy(rows),
+            rows=torch.tensor([sample.row for sample in samples]),
             epochs=torch.tensor([sample.epoch for sample in samples]),
             members=torch.tensor([sample.members for sample in samples]).T.contiguous(),
             label=label,

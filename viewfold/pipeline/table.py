@@ -4,11 +4,12 @@ The file holds one record batch for each shard, so it is written shard by shard 
 thousand samples as for a thousand million. Its schema carries the hash of the manifest that it belongs to.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +59,19 @@ def table_hash(path: Path) -> str | None:
     return found.decode() if found and schema.equals(SCHEMA) else None
 
 
+class Entry(NamedTuple):
+    """One row."""
+
+    shard: int
+    key: str
+    """Within the shard."""
+    images: list[Member]
+    about: Member | None
+    """The sample's JSON."""
+    names: tuple[int, ...]
+    """Its numbers in the columns of `NAMES`."""
+
+
 @dataclass(frozen=True)
 class _Part:
     """The columns of one shard, as views of the mapped file."""
@@ -81,6 +95,7 @@ class SampleTable:
         self._sizes = tuple(sizes)
         self._chosen = rows
         self._starts = np.concatenate([[0], np.cumsum(np.asarray(self._sizes, dtype=np.int64))])
+        self._firsts: list[int] = self._starts.tolist()  # bisect is ten times as fast as searchsorted of one number
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._part = lru_cache(maxsize=_OPEN_PARTS)(self._open_part)
 
@@ -91,9 +106,22 @@ class SampleTable:
     def __len__(self) -> int:
         return int(self._starts[-1]) if self._chosen is None else len(self._chosen)
 
+    def entry(self, row: int) -> Entry:
+        """All of one row: a few microseconds."""
+        shard, part, within = self._find(row)
+        span = slice(int(part.first[within]), int(part.first[within + 1]))
+        places = zip(part.image_offset[span].tolist(), part.image_size[span].tolist(), strict=True)
+        return Entry(
+            shard=shard,
+            key=str(part.key[within].as_py()),
+            images=[Member(offset, size) for offset, size in places],
+            about=_about(part, within),
+            names=tuple(int(part.numbers[name][within]) for name in NAMES),
+        )
+
     def key(self, row: int) -> str:
         """Key of a sample within its shard."""
-        part, within = self._find(row)
+        _, part, within = self._find(row)
         return str(part.key[within].as_py())
 
     def shard(self, rows: Numbers) -> Numbers:
@@ -112,20 +140,16 @@ class SampleTable:
 
     def num_images(self, row: int) -> int:
         """Stored images of a sample."""
-        part, within = self._find(row)
+        _, part, within = self._find(row)
         return int(part.first[within + 1] - part.first[within])
 
     def images(self, row: int) -> list[Member]:
         """Places of a sample's stored images."""
-        part, within = self._find(row)
-        span = slice(part.first[within], part.first[within + 1])
-        return [Member(*p) for p in zip(part.image_offset[span].tolist(), part.image_size[span].tolist(), strict=True)]
+        return self.entry(row).images
 
     def about(self, row: int) -> Member | None:
         """Place of a sample's JSON."""
-        part, within = self._find(row)
-        size = int(part.numbers["about_size"][within])
-        return Member(int(part.numbers["about_offset"][within]), size) if size else None
+        return self.entry(row).about
 
     def image_counts(self) -> Numbers:
         """int64 `[sample]`: number of stored images."""
@@ -164,12 +188,12 @@ class SampleTable:
     def _stored(self, rows: Numbers) -> Numbers:
         return rows if self._chosen is None else self._chosen[rows]
 
-    def _find(self, row: int) -> tuple[_Part, int]:
+    def _find(self, row: int) -> tuple[int, _Part, int]:
         stored = row if self._chosen is None else int(self._chosen[row])
-        if not 0 <= stored < self._starts[-1]:
+        if not 0 <= stored < self._firsts[-1]:
             raise IndexError(f"row {row} of {len(self)}")
-        shard = int(np.searchsorted(self._starts, stored, side="right")) - 1
-        return self._part(shard), stored - int(self._starts[shard])
+        shard = bisect_right(self._firsts, stored) - 1
+        return shard, self._part(shard), stored - self._firsts[shard]
 
     def _open_part(self, shard: int) -> _Part:
         batch = self._reader.get_batch(shard)
@@ -177,8 +201,22 @@ class SampleTable:
         flat = [name for name in SCHEMA.names if pa.types.is_integer(SCHEMA.field(name).type)]
         return _Part(
             key=batch["key"],
-            numbers={name: batch[name].to_numpy() for name in flat},
-            first=offsets.offsets.to_numpy(),
-            image_offset=offsets.values.to_numpy(),
-            image_size=sizes.values.to_numpy(),
+            numbers={name: _view(batch[name]) for name in flat},
+            first=_view(offsets.offsets),
+            image_offset=_view(offsets.values),
+            image_size=_view(sizes.values),
         )
+
+
+def _about(part: _Part, within: int) -> Member | None:
+    size = int(part.numbers["about_size"][within])
+    return Member(int(part.numbers["about_offset"][within]), size) if size else None
+
+
+def _view(column: pa.Array) -> NDArray[Any]:
+    """Whole numbers without nulls where they lie; Arrow's own `to_numpy` imports pandas, 0.3 s in every process."""
+    dtype = np.dtype(f"i{column.type.bit_width // 8}")
+    data = column.buffers()[1]
+    return (
+        np.zeros(0, dtype) if data is None else np.frombuffer(data, dtype)[column.offset : column.offset + len(column)]
+    )

@@ -1,0 +1,186 @@
+"""How fast stored JPEGs become pixels: beside PIL and the decoders that come with torchvision and kornia.
+
+One core; JPEGs of quality 90, mosaics of the shipped images with a sensor's noise, cropped and scaled to the sizes that
+training takes. All sides get the same bytes and give the same square, by the same resize but for PIL, which uses its
+own. `damage_found` is the share of damaged files that a decoder refuses. The last line printed is the record, as JSON.
+"""
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+import viewfold
+from benchmarks.augment import compared
+from benchmarks.machine import describe_machine
+from benchmarks.measure import compare, isolated
+from viewfold.pipeline.decode import decode_image
+
+SOURCES = ((64, 64), (256, 256), (512, 384), (1024, 768))
+"""Width and height of the stored images."""
+SIZES = (64, 128, 224)
+TARGET = 1.15
+_TILES = (4, 3)
+_NOISE = 4.0
+
+Pixels = NDArray[np.uint8]
+Decoder = Callable[[bytes, int], Pixels]
+
+
+def stored_jpegs() -> list[bytes]:
+    """The JPEGs that the package ships, of 64 x 64 pixels."""
+    found = []
+    for shard in sorted((Path(viewfold.__file__).parent / "demo_data").glob("objects-*.tar")):
+        with tarfile.open(shard) as tar:
+            found += [tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")]  # type: ignore[union-attr]
+    return found
+
+
+def photographs(width: int, height: int, num: int) -> list[bytes]:
+    """JPEGs of quality 90 whose content is real and whose bytes are as many as a camera's: mosaics with noise."""
+    random = np.random.default_rng(0)
+    stored = stored_jpegs()
+    if (width, height) == (64, 64):
+        return [stored[index] for index in random.integers(0, len(stored), num)]
+    made = []
+    for _ in range(num):
+        mosaic = Image.new("RGB", (64 * _TILES[0], 64 * _TILES[1]))
+        for tile, index in enumerate(random.integers(0, len(stored), _TILES[0] * _TILES[1]).tolist()):
+            place = (64 * (tile % _TILES[0]), 64 * (tile // _TILES[0]))
+            mosaic.paste(Image.open(io.BytesIO(stored[index])), place)
+        pixels = np.asarray(mosaic.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
+        noise = random.standard_normal(pixels.shape, dtype=np.float32) * _NOISE
+        buffer = io.BytesIO()
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        made.append(buffer.getvalue())
+    return made
+
+
+def by_pil(data: bytes, size: int) -> Pixels:
+    """PIL alone: scaled in the decoder as far as sharpness allows, then its own resize."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (2 * size, 2 * size))
+        upright = image if image.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(image)
+        square = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def by_torchvision(data: bytes, size: int) -> Pixels:
+    """`torchvision.io.decode_jpeg`, without scales; deprecated since 0.29 for that of torchcodec, without them too."""
+    from torchvision.io import decode_jpeg
+
+    return _fitted(decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)), size)
+
+
+def by_kornia_rs(data: bytes, size: int) -> Pixels:
+    """libjpeg-turbo through kornia's Rust library, which offers no scales."""
+    from kornia_rs.io import decode_image_jpegturbo
+
+    return _fitted(torch.from_numpy(decode_image_jpegturbo(data, "rgb")).permute(2, 0, 1), size)
+
+
+def _fitted(pixels: torch.Tensor, size: int) -> Pixels:
+    _, height, width = pixels.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[:, top : top + side, left : left + side]
+    if side != size:
+        square = torch.nn.functional.interpolate(square[None], (size, size), mode="bicubic", antialias=True)[0]
+    fitted: Pixels = square.contiguous().numpy()
+    return fitted
+
+
+PEERS: dict[str, Decoder] = {"pil": by_pil, "torchvision": by_torchvision, "kornia_rs": by_kornia_rs}
+
+
+def speed_row(peer: str, source: tuple[int, int], size: int, repeats: int) -> dict[str, Any]:
+    """How often our time fits into the peer's, for the same files."""
+    files = photographs(*source, num=max(8, 60_000 // source[0] // source[1] * 64))
+
+    def all_by(decoder: Decoder) -> Callable[[], object]:
+        return lambda: [decoder(data, size) for data in files]
+
+    measured = compare(all_by(decode_image), all_by(PEERS[peer]), repeats=repeats)
+    row = compared(f"vs_{peer}", TARGET, measured, source="{}x{}".format(*source), size=size)
+    return {**row, **{f"{side}_us_per_image": row[f"{side}_ms"] * 1e3 / len(files) for side in ("ours", "peer")}}
+
+
+def damaged() -> list[bytes]:
+    """Files that lost a part: cut and closed again by an end marker, or with bytes missing or zeroed in the middle."""
+    files = []
+    for number, whole in enumerate(photographs(256, 256, num=24)):
+        place = len(whole) // 3 + 97 * number
+        files += [
+            whole[:place] + b"\xff\xd9",
+            whole[:place] + whole[place + 200 :],
+            whole[:place] + bytes(200) + whole[place + 200 :],
+        ]
+    return files
+
+
+def damage_row(name: str, decoder: Decoder) -> dict[str, Any]:
+    """The share of damaged files that the decoder refuses."""
+    files = damaged()
+    return {"name": "damage_found", "decoder": name, "value": sum(map(_refuses(decoder), files)) / len(files)}
+
+
+def _refuses(decoder: Decoder) -> Callable[[bytes], bool]:
+    def refuses(data: bytes) -> bool:
+        try:
+            decoder(data, 64)
+        except Exception:  # each raises errors of its own kind, kornia_rs a bare Exception
+            return True
+        return False
+
+    return refuses
+
+
+def rows(
+    repeats: int, sources: Sequence[tuple[int, int]] = SOURCES, sizes: Sequence[int] = SIZES
+) -> list[dict[str, Any]]:
+    """All measurements, each printed as it is made."""
+    made: list[dict[str, Any]] = []
+    for source in sources:
+        for size in sizes if source[0] > 64 else sizes[:1]:
+            for peer in PEERS:
+                row = isolated(speed_row, peer, source, size, repeats)
+                made.append(row)
+                print(
+                    f"{row['name']:16} {row['source']:>9} to {size:3}  {row['value']:5.2f} [{row['low']:.2f}, "
+                    f"{row['high']:.2f}]  {row['ours_us_per_image']:5.0f} us, peer {row['peer_us_per_image']:5.0f} us",
+                    flush=True,
+                )
+    for name, decoder in {"ours": decode_image, **PEERS}.items():
+        made.append(damage_row(name, decoder))
+        print(f"damage_found     {name:12} {made[-1]['value']:.2f}", flush=True)
+    return made
+
+
+def main() -> None:
+    """Measure, print, and keep the record if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=9, help="pairs of runs for each row")
+    parser.add_argument("--out", type=Path, help="also write the record to this file")
+    arguments = parser.parse_args()
+    record = {
+        "suite": "decode",
+        "machine": describe_machine("pillow", "simplejpeg", "torchvision", "kornia_rs"),
+        "threads": 1,
+        "rows": rows(arguments.repeats),
+    }
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
