@@ -11,9 +11,9 @@ from torch import Tensor
 
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
-from viewfold.ssl.heads import LinearHypernetwork
 from viewfold.ssl.methods import SIE, SIEConfig, Task
 from viewfold.ssl.methods.sie import sie_terms
+from viewfold.ssl.predictors import LinearPredictor
 from viewfold.values import Views
 
 PUBLISHED = SIEConfig()
@@ -24,7 +24,7 @@ DRAWN = ("rotation_rad", "log_scale_x")
 def _terms(inputs: Sequence[Tensor], config: SIEConfig = PUBLISHED) -> dict[str, Tensor]:
     """Of two views' embeddings (five invariant columns, four equivariant ones), transformation, predictor's weight."""
     x, y, z, weight = inputs
-    predict = LinearHypernetwork(4, z.shape[1]).to(x.dtype)
+    predict = LinearPredictor(4, z.shape[1]).to(x.dtype)
     prediction = torch.func.functional_call(predict, {"weight": weight}, (x[:, 5:], z))
     return sie_terms((x[:, :5], x[:, 5:]), (y[:, :5], y[:, 5:]), prediction, config)
 
@@ -80,7 +80,9 @@ def test_float32_and_bfloat16_totals() -> None:
 
 def test_each_weight_scales_its_terms() -> None:
     plain = _terms(_inputs())
-    doubled = _terms(_inputs(), SIEConfig(invariance=20, equivariance_factor=0.9, variance=20, covariance=2))
+    doubled = _terms(
+        _inputs(), SIEConfig(invariance=20, equivariance_factor=0.9, variance=20, prediction_variance=20, covariance=2)
+    )
     ratios = {name: (doubled[name] / plain[name]).item() for name in plain}
     expected = {"invariance": 2, "equivariance": 4, "variance": 2, "prediction_variance": 2, "covariance": 2}
     assert ratios == pytest.approx(expected)
@@ -117,27 +119,31 @@ def test_views_pass_one_at_a_time_through_batchnorm() -> None:
 def test_each_part_gets_an_expander_of_its_own_width() -> None:
     method = SIE.build(replace(SMALL, transformation="rotation+colour"), _encoder(96), Task(POSE, 0))
     assert method.expand_invariant[0].in_features == 256 - 96
-    assert method.expand_equivariant[0].in_features == 96
-    assert method.predict.weight.shape == (16, 16, 6)
+    assert method.head.embed[0].in_features == 96
+    assert method.head.predict.weight.shape == (16, 16, 6)
 
 
 def test_predictor_follows_what_was_drawn() -> None:
     drawn = replace(SMALL, transformation="drawn")
     method = SIE.build(drawn, _encoder(), Task((), 0, relative_names=DRAWN)).eval()
-    assert method.predict.weight.shape == (16, 16, 2)
+    assert method.head.predict.weight.shape == (16, 16, 2)
     views = replace(_views(), params=None, names=())
     assert views.relative is not None
     # Linear in the transformation: none drawn predicts zeros, so the target's own square is left.
     still = method(replace(views, relative=torch.zeros_like(views.relative))).terms["equivariance"]
-    target = method.expand_equivariant(method.encoder(views.images[1])[:, method.encoder.parts["equivariant"]])
+    target = method.head.embed(method.encoder(views.images[1])[:, method.encoder.parts["equivariant"]])
     torch.testing.assert_close(still, 4.5 * target.square().mean())
     assert not torch.isclose(method(views).terms["equivariance"], still)
 
 
 def test_invariance_does_not_reach_the_equivariant_part() -> None:
-    method = SIE.build(replace(SMALL, equivariance_factor=0, variance=0, covariance=0), _encoder(), Task(POSE, 0))
+    method = SIE.build(
+        replace(SMALL, equivariance_factor=0, variance=0, prediction_variance=0, covariance=0),
+        _encoder(),
+        Task(POSE, 0),
+    )
     loss = torch.stack([*method(_views()).terms.values()]).sum()
-    heads = (*method.expand_invariant.parameters(), *method.expand_equivariant.parameters())
+    heads = (*method.expand_invariant.parameters(), *method.head.embed.parameters())
     grads = [float(grad.norm()) for grad in torch.autograd.grad(loss, heads)]
     assert grads[0] > 0
     assert max(grads[len(grads) // 2 :]) == 0

@@ -39,6 +39,7 @@ from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
 from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
+from viewfold.ssl.equivariant import save_head
 from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
 from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Method, MethodConfig, Task
 from viewfold.ssl.watch import CollapseWatch, WatchConfig
@@ -199,7 +200,7 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     manifest = source(job.manifest, job.data)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job)
-    engine, encoder = build_engine(config, manifest, job.start, worker.device)
+    engine, method = build_engine(config, manifest, job.start, worker.device)
     standing, start_step = Progress(), 0
     with worker.checkpoint() as folder:
         if folder is not None:
@@ -249,7 +250,7 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
             checkpoint_hook(every=config.checkpoint_every, save=save),
         ],
     )
-    return _export(engine, encoder, job, manifest)
+    return _export(engine, method, job, manifest)
 
 
 def _ledger(folder: Path, worker: Worker, manifest: ShardManifest, step: int) -> Ledger:
@@ -273,14 +274,14 @@ def _start_encoder(config: TrainConfig, start: EncoderConfig | Path) -> Encoder:
 
 def build_engine(
     config: TrainConfig, manifest: ShardManifest, start: EncoderConfig | Path, device: torch.device
-) -> tuple[AbstractEngine, Encoder]:
-    """The engine that trains `config.method` from `start`, and the encoder inside it."""
+) -> tuple[AbstractEngine, Method]:
+    """The engine that trains `config.method` from `start`, and the method inside it."""
     encoder = _start_encoder(config, start)
     method = _build_method(config, manifest, encoder)
     if config.engine == "deepspeed":
         engine = DeepSpeedEngine(method, config.optim, config.deepspeed, num_steps=config.steps, device=device)
-        return engine, encoder
-    return LocalEngine(method, config.optim, num_steps=config.steps, device=device), encoder
+        return engine, method
+    return LocalEngine(method, config.optim, num_steps=config.steps, device=device), method
 
 
 def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
@@ -295,17 +296,20 @@ def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder
     return METHODS[config.method.name].build(config.method, encoder, task)
 
 
-def _export(engine: AbstractEngine, encoder: Encoder, job: TrainJob, manifest: ShardManifest) -> dict[str, Any]:
-    """Write the encoder on rank 0, from weights that the engine brings together."""
+def _export(engine: AbstractEngine, method: Method, job: TrainJob, manifest: ShardManifest) -> dict[str, Any]:
+    """Write the encoder on rank 0, and the equivariant head if there is one, from weights that the engine gathers."""
     weights = engine.weights()  # a call of all ranks
     if not weights:
         return {}
     lineage = {
         "manifest_hash": manifest.hash,
-        "start": encoder.id,
+        "start": method.encoder.id,
         "method": dump(job.config.method),
         "steps": job.config.steps,
         "seed": job.config.seed,
     }
-    trained = trained_encoder(encoder.config, weights)
-    return {"encoder_id": save_encoder(trained, job.out / "encoder", lineage=lineage)}
+    folder = job.out / "encoder"
+    identity = save_encoder(trained_encoder(method.encoder.config, weights), folder, lineage=lineage)
+    if method.head is not None:
+        save_head(method.head.config, weights, folder, encoder_id=identity)
+    return {"encoder_id": identity}

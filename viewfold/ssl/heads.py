@@ -1,13 +1,9 @@
 """What stands between an encoder's features and a loss, and is thrown away after training."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 
 def expander(dim: int, widths: Sequence[int]) -> nn.Sequential:
@@ -22,22 +18,11 @@ def expander(dim: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(*last, bias=False))
 
 
-class LinearHypernetwork(nn.Module):
-    """Predicts the transformed embedding as W(z) x, a matrix that is linear in the transformation z (SIE).
+def check_widths(widths: Sequence[int]) -> None:
+    """For `__post_init__`: a loss over the dimensions of an embedding needs two of them.
 
-    Bilinear and without bias: z = 0 predicts 0, and -z predicts the opposite, so the sign convention of z must be one
-    everywhere. The weight is uniform in +-1/sqrt(k), torch's rule for a linear layer that takes z (k values): for unit
-    z, an untrained prediction is then about sqrt(dim / (3 k)) times as large as x.
+    Raises:
+        ValueError: no width, or one below 2.
     """
-
-    def __init__(self, dim: int, num_params: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(num_params)
-        self.weight = nn.Parameter(torch.empty(dim, dim, num_params).uniform_(-bound, bound))
-        """`[out, in, k]`: W(z)[i, j] is the sum over k of weight[i, j, k] z[k]."""
-
-    def forward(self, x: Float[Tensor, "batch dim"], z: Float[Tensor, "batch k"]) -> Float[Tensor, "batch dim"]:
-        """W(z) x for each row."""
-        # One matrix product with x (outer) z: the dim x dim matrix of a row (4 MB at 1024) is never made.
-        outer = (x[:, :, None] * z[:, None, :]).flatten(1)
-        return F.linear(outer, self.weight.flatten(1))
+    if not widths or min(widths) < 2:
+        raise ValueError(f"expander_widths must be one or more widths of at least 2, got {tuple(widths)}")

@@ -2,7 +2,7 @@
 
 from viewfold.ssl.methods.cci import CCI, CCI_PRESETS, CCIConfig
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task
-from viewfold.ssl.methods.sie import SIE, SIEConfig
+from viewfold.ssl.methods.sie import SIE, SIE_PRESETS, SIEConfig
 
 METHODS: dict[str, type[Method]] = {
     "cci": CCI,
@@ -17,6 +17,7 @@ __all__ = [
     "METHODS",
     "METHOD_CONFIGS",
     "SIE",
+    "SIE_PRESETS",
     "CCIConfig",
     "Method",
     "MethodConfig",

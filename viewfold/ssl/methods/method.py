@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from viewfold.config import Config
 from viewfold.ssl.encoder import Encoder
+from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.values import Views
 
 
@@ -48,6 +49,11 @@ class Method(nn.Module, ABC):
 
     config_class: ClassVar[type[MethodConfig]]
     encoder: Encoder
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head: EquivariantHead | None = None
+        """Predicts one view from another, where the method trains such a thing; kept for measuring."""
 
     @classmethod
     @abstractmethod

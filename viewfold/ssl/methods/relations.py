@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viewfold.config import unknown
 from viewfold.errors import InvalidInput
 from viewfold.ssl.geometry import relative_rotation
 from viewfold.ssl.methods.method import Task
@@ -106,3 +107,9 @@ RELATIONS: dict[str, Relation] = {
 """`drawn`: what takes the first view to the second, of what a policy drew (as many numbers as `relative_names`).
 Of recorded latents: `rotation`: the relative quaternion (4) of the poses; `rotation+colour`: and the differences of two
 hues (6); `difference`: the second image's latents minus the first's, for latents of any other meaning."""
+
+
+def check_relation(name: str) -> None:
+    """For `__post_init__`: raises when `name` is no relation."""
+    if name not in RELATIONS:
+        raise unknown("transformation", name, list(RELATIONS))

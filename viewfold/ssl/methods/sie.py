@@ -1,21 +1,24 @@
 """SIE: a part of the features ignores the transformation between two views, the rest predicts it (arXiv:2302.10283)."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viewfold.config import unknown
+from viewfold.config import check_ranges, chosen
 from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
-from viewfold.ssl.heads import LinearHypernetwork, expander
+from viewfold.ssl.equivariant import EquivariantHead, HeadConfig
+from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import covariance_loss, equivariance_loss, invariance_loss, variance_hinge
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
-from viewfold.ssl.methods.relations import RELATIONS
+from viewfold.ssl.methods.relations import RELATIONS, check_relation
+from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
 
@@ -33,19 +36,30 @@ class SIEConfig(MethodConfig):
     """Weight of the distance between the invariant embeddings."""
     equivariance_factor: float = 0.45
     """Weight of the prediction error, as a multiple of `invariance`."""
+    predictor: Annotated[PredictorConfig, chosen("predictor", PREDICTOR_CONFIGS)] = field(
+        default_factory=LinearPredictorConfig
+    )
+    """Of the second view's equivariant embedding."""
     variance: float = 10.0
-    """Weight of the variance hinges: on each view's embedding, and on the prediction."""
+    """Weight of the variance hinges on the two views' embeddings."""
+    prediction_variance: float = 10.0
+    """Weight of the variance hinge on the prediction; 0 is the variant without."""
     covariance: float = 1.0
     """Weight of the covariances, over the invariant and equivariant embedding together."""
 
     def __post_init__(self) -> None:
-        if self.transformation not in RELATIONS:
-            raise unknown("transformation", self.transformation, list(RELATIONS))
-        if not self.expander_widths or min(self.expander_widths) < 2:
-            raise ValueError(f"expander_widths must be one or more widths of at least 2, got {self.expander_widths}")
-        for weight in ("invariance", "equivariance_factor", "variance", "covariance"):
-            if getattr(self, weight) < 0:
-                raise ValueError(f"{weight} must be 0 or more, got {getattr(self, weight)}")
+        check_relation(self.transformation)
+        check_widths(self.expander_widths)
+        weights = ("invariance", "equivariance_factor", "variance", "prediction_variance", "covariance")
+        check_ranges(self, **dict.fromkeys(weights, (0, math.inf)))
+
+
+SIE_PRESETS: dict[str, SIEConfig] = {
+    "no-variance": SIEConfig(prediction_variance=0.0),
+    "rotation+colour": SIEConfig(transformation="rotation+colour"),
+    "sie": SIEConfig(),
+}
+"""The published variants of the split encoder."""
 
 
 class SIE(Method):
@@ -59,8 +73,16 @@ class SIE(Method):
         self.encoder = encoder
         invariant, equivariant = encoder.parts["invariant"], encoder.parts["equivariant"]
         self.expand_invariant = expander(invariant.stop - invariant.start, config.expander_widths)
-        self.expand_equivariant = expander(equivariant.stop - equivariant.start, config.expander_widths)
-        self.predict = LinearHypernetwork(config.expander_widths[-1], num_params)
+        self.head = EquivariantHead(
+            HeadConfig(
+                part="equivariant",
+                part_dim=equivariant.stop - equivariant.start,
+                transformation=config.transformation,
+                num_params=num_params,
+                widths=config.expander_widths,
+                predictor=config.predictor,
+            )
+        )
 
     @classmethod
     def build(cls, config: SIEConfig, encoder: Encoder, task: Task) -> "SIE":
@@ -82,9 +104,9 @@ class SIE(Method):
             )
         features = each_view(self.encoder, views.images)
         a, b = each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]])
-        x, y = each_view(self.expand_equivariant, features[:, :, self.encoder.parts["equivariant"]])
+        x, y = each_view(self.head.embed, features[:, :, self.encoder.parts["equivariant"]])
         z = RELATIONS[self.config.transformation](views)
-        terms = sie_terms((a, x), (b, y), self.predict(x, z), self.config)
+        terms = sie_terms((a, x), (b, y), self.head.predict(x, z), self.config)
         return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)))
 
 
@@ -108,6 +130,6 @@ def sie_terms(
         "invariance": config.invariance * invariance_loss(a, b),
         "equivariance": config.invariance * config.equivariance_factor * equivariance_loss(prediction, y),
         "variance": config.variance * (variance_hinge(view_1) + variance_hinge(view_2)) / 2,
-        "prediction_variance": config.variance * variance_hinge(predicted) / 2,
+        "prediction_variance": config.prediction_variance * variance_hinge(predicted) / 2,
         "covariance": config.covariance * (covariance_loss(view_1) + covariance_loss(view_2)),
     }
