@@ -4,19 +4,15 @@ One core, float32, batches of 32 at 128 and 224 pixels; both sides are called as
 a machine with a GPU the compiled policy is measured there as well. The last line printed is the record, as JSON.
 """
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import describe_machine
-from benchmarks.measure import Comparison, compare, isolated, seconds_of
+from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, seconds_of, worst_case
 from viewfold.augment import (
     FieldColour,
     FieldColourConfig,
@@ -171,7 +167,7 @@ def memory_floor(images: Tensor, *, bytes_per_value: int) -> tuple[float, float]
     return images.numel() * (1 + bytes_per_value) / bandwidth, bandwidth / 1e9
 
 
-def floor_row(size: int, mode: Mode, repeats: int, device: str) -> dict[str, Any]:
+def floor_row(size: int, mode: Mode, repeats: int, device: str) -> Row:
     """Time of a view as a multiple of reading it as uint8 and writing it: float32 on a CPU, bfloat16 on a GPU.
 
     A GPU renders 256 images at a time with the compiled policy.
@@ -195,82 +191,37 @@ def floor_row(size: int, mode: Mode, repeats: int, device: str) -> dict[str, Any
     }
 
 
-def compared(name: str, target: float, measured: Comparison, **facts: Any) -> dict[str, Any]:
-    """A row for two ways to do one thing."""
-    value, low, high = measured.ratio()
-    return {
-        "name": name,
-        **facts,
-        "device": "cpu",
-        "value": value,
-        "low": low,
-        "high": high,
-        "ours_ms": float(np.median(measured.ours_s)) * 1e3,
-        "peer_ms": float(np.median(measured.peer_s)) * 1e3,
-        "repeats": len(measured.ours_s),
-        "target": target,
-        "met": value >= target,
-    }
-
-
-def rows(repeats: int) -> list[dict[str, Any]]:
-    """All measurements, each printed as it is made."""
-    made = []
-
-    def add(row: dict[str, Any]) -> None:
-        made.append(row)
-        facts = " ".join(str(row[key]) for key in ("size", "mode", "input") if key in row)
-        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
-        print(f"{row['name']:32} {facts:18} {row['device']:5} {row['value']:7.2f}{interval}", flush=True)
-
+def rows(repeats: int) -> Iterator[Row]:
+    """All measurements, one by one."""
     modes: tuple[Mode, ...] = ("exact", "yiq")
     for size in SIZES:
         for mode in modes:
             against = isolated(views_vs_kornia, size, mode, repeats)
-            add(compared("views_vs_kornia_elastic_jitter", 10.0, against, size=size, mode=mode))
+            yield compared("views_vs_kornia_elastic_jitter", 10.0, against, size=size, mode=mode)
             against = isolated(policy_vs_kornia, size, mode, repeats)
-            add(compared("policy_vs_kornia_simclr", 5.0, against, size=size, mode=mode))
+            yield compared("policy_vs_kornia_simclr", 5.0, against, size=size, mode=mode)
         for uint8 in (False, True):
             against = isolated(policy_vs_torchvision, size, repeats, uint8)
             kind = "uint8" if uint8 else "float32"
-            add(compared("policy_vs_torchvision", 2.0, against, size=size, mode="exact", input=kind))
-        add(isolated(floor_row, size, "exact", repeats, "cpu"))
+            yield compared("policy_vs_torchvision", 2.0, against, size=size, mode="exact", input=kind)
+        yield isolated(floor_row, size, "exact", repeats, "cpu")
         if torch.cuda.is_available():
             for mode in modes:
-                add(isolated(floor_row, size, mode, repeats, "cuda"))
-    return made
+                yield isolated(floor_row, size, mode, repeats, "cuda")
 
 
-def main() -> None:
-    """Measure, print, and keep the record if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=15, help="pairs of runs for each row")
-    parser.add_argument("--out", type=Path, help="also write the record to this file")
-    arguments = parser.parse_args()
-    measured = rows(arguments.repeats)
-    least: dict[str, float] = {}
-    for row in measured:
-        if row["device"] == "cpu":
-            worse = max if row["name"] == "multiple_of_memory_floor" else min
-            least[row["name"]] = worse(row["value"], least.get(row["name"], row["value"]))
-    record = {
-        "suite": "augment",
-        "machine": describe_machine("kornia", "torchvision"),
-        "threads": 1,
-        "worst_case": least,
+def facts(measured: list[Row]) -> dict[str, Any]:
+    """The worst case on the CPU, and what one must know to read the rows."""
+    on_cpu = [row for row in measured if row["device"] == "cpu"]
+    return {
+        "worst_case": worst_case(on_cpu, lower_is_better={"multiple_of_memory_floor"}),
         "notes": [
             "batches of 32 images on one core, drawing included; ours takes the stored uint8, Kornia float32",
             "mode yiq rotates hue in a linear space: another operation than the peers', which rotate it in HSV",
             "our colours vary over the image, the peers' do not; our rows include labels and the fold fraction",
         ],
-        "rows": measured,
     }
-    line = json.dumps(record)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(line)
 
 
 if __name__ == "__main__":
-    main()
+    run_suite("augment", rows, about=__doc__, repeats=15, packages=("kornia", "torchvision"), facts=facts)

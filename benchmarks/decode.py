@@ -5,13 +5,10 @@ training takes. All sides get the same bytes and give the same square, by the sa
 own. `damage_found` is the share of damaged files that a decoder refuses. The last line printed is the record, as JSON.
 """
 
-import argparse
 import io
-import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 import viewfold
-from benchmarks.augment import compared
-from benchmarks.machine import describe_machine
-from benchmarks.measure import compare, isolated
+from benchmarks.measure import Row, compare, compared, isolated, run_suite
 from viewfold.pipeline.decode import decode_image
 
 SOURCES = ((64, 64), (256, 256), (512, 384), (1024, 768))
@@ -101,7 +96,7 @@ def _fitted(pixels: torch.Tensor, size: int) -> Pixels:
 PEERS: dict[str, Decoder] = {"pil": by_pil, "torchvision": by_torchvision, "kornia_rs": by_kornia_rs}
 
 
-def speed_row(peer: str, source: tuple[int, int], size: int, repeats: int) -> dict[str, Any]:
+def speed_row(peer: str, source: tuple[int, int], size: int, repeats: int) -> Row:
     """How often our time fits into the peer's, for the same files."""
     files = photographs(*source, num=max(8, 60_000 // source[0] // source[1] * 64))
 
@@ -126,7 +121,7 @@ def damaged() -> list[bytes]:
     return files
 
 
-def damage_row(name: str, decoder: Decoder) -> dict[str, Any]:
+def damage_row(name: str, decoder: Decoder) -> Row:
     """The share of damaged files that the decoder refuses."""
     files = damaged()
     return {"name": "damage_found", "decoder": name, "value": sum(map(_refuses(decoder), files)) / len(files)}
@@ -143,44 +138,16 @@ def _refuses(decoder: Decoder) -> Callable[[bytes], bool]:
     return refuses
 
 
-def rows(
-    repeats: int, sources: Sequence[tuple[int, int]] = SOURCES, sizes: Sequence[int] = SIZES
-) -> list[dict[str, Any]]:
-    """All measurements, each printed as it is made."""
-    made: list[dict[str, Any]] = []
+def rows(repeats: int, sources: Sequence[tuple[int, int]] = SOURCES, sizes: Sequence[int] = SIZES) -> Iterator[Row]:
+    """All measurements, one by one."""
     for source in sources:
         for size in sizes if source[0] > 64 else sizes[:1]:
             for peer in PEERS:
-                row = isolated(speed_row, peer, source, size, repeats)
-                made.append(row)
-                print(
-                    f"{row['name']:16} {row['source']:>9} to {size:3}  {row['value']:5.2f} [{row['low']:.2f}, "
-                    f"{row['high']:.2f}]  {row['ours_us_per_image']:5.0f} us, peer {row['peer_us_per_image']:5.0f} us",
-                    flush=True,
-                )
+                yield isolated(speed_row, peer, source, size, repeats)
     for name, decoder in {"ours": decode_image, **PEERS}.items():
-        made.append(damage_row(name, decoder))
-        print(f"damage_found     {name:12} {made[-1]['value']:.2f}", flush=True)
-    return made
-
-
-def main() -> None:
-    """Measure, print, and keep the record if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=9, help="pairs of runs for each row")
-    parser.add_argument("--out", type=Path, help="also write the record to this file")
-    arguments = parser.parse_args()
-    record = {
-        "suite": "decode",
-        "machine": describe_machine("pillow", "simplejpeg", "torchvision", "kornia_rs"),
-        "threads": 1,
-        "rows": rows(arguments.repeats),
-    }
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record))
+        yield damage_row(name, decoder)
 
 
 if __name__ == "__main__":
-    main()
+    packages = ("pillow", "simplejpeg", "torchvision", "kornia_rs")
+    run_suite("decode", rows, about=__doc__, repeats=9, packages=packages)

@@ -1,16 +1,28 @@
-"""Two ways to do the same work, timed in turns: ratios of neighbouring runs, their median and its interval."""
+"""Two ways to do the same work, timed in turns: ratios of neighbouring runs, their median and its interval.
 
+`run_suite` is the command that every suite is: it measures, prints a line for each row and keeps the record.
+"""
+
+import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from benchmarks.machine import describe_machine
+
 R = TypeVar("R")
+Row = dict[str, Any]
+"""One figure: its `name` and `value`, what it was measured on, and where there is one its interval and its target."""
+RESULTS = Path(__file__).parent / "results"
+"""The records that are kept in the repository."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,74 @@ def seconds_of(work: Callable[[], object]) -> float:
     work()
     _wait()
     return time.perf_counter() - start
+
+
+def compared(name: str, target: float, measured: Comparison, **facts: Any) -> Row:
+    """A row for two ways to do one thing."""
+    value, low, high = measured.ratio()
+    return {
+        "name": name,
+        **facts,
+        "device": "cpu",
+        "value": value,
+        "low": low,
+        "high": high,
+        "ours_ms": float(np.median(measured.ours_s)) * 1e3,
+        "peer_ms": float(np.median(measured.peer_s)) * 1e3,
+        "repeats": len(measured.ours_s),
+        "target": target,
+        "met": value >= target,
+    }
+
+
+def worst_case(rows: Iterable[Row], *, lower_is_better: Collection[str] = ()) -> dict[str, float]:
+    """The least favourable value of each name; of the names in `lower_is_better` the greatest."""
+    worst: dict[str, float] = {}
+    for row in rows:
+        worse = max if row["name"] in lower_is_better else min
+        worst[row["name"]] = worse(row["value"], worst.get(row["name"], row["value"]))
+    return worst
+
+
+def run_suite(
+    suite: str,
+    rows: Callable[[int], Iterable[Row]],
+    *,
+    about: str | None,
+    repeats: int,
+    packages: Sequence[str] = (),
+    facts: Callable[[list[Row]], Mapping[str, Any]] = lambda measured: {},
+) -> None:
+    """The command line of a suite: measure, print each row as it is made, and last the record as JSON.
+
+    `rows(repeats)` measures, on one thread (`isolated`); `facts(rows)` is what the record says of all of them. With
+    `--out` the record is written to `benchmarks/results/SUITE.json`, or to the file that is named.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else None)
+    parser.add_argument("--repeats", type=int, default=repeats, help="pairs of runs for each row")
+    kept = RESULTS / f"{suite}.json"
+    parser.add_argument(
+        "--out", type=Path, nargs="?", const=kept, help=f"also write the record to this file, by default {kept}"
+    )
+    arguments = parser.parse_args()
+    measured = []
+    for row in rows(arguments.repeats):
+        print(line_of(row), flush=True)
+        measured.append(row)
+    machine = describe_machine(*packages)
+    record = {"suite": suite, "machine": machine, "threads": 1, **facts(measured), "rows": measured}
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
+
+
+def line_of(row: Row) -> str:
+    """A row for the eye: name, value and interval, then what else it says."""
+    interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
+    others = {key: value for key, value in row.items() if key not in {"name", "value", "low", "high"}}
+    facts = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in others.items()]
+    return f"{row['name']:32} {row['value']:7.2f}{interval:16} {' '.join(facts)}"
 
 
 def _wait() -> None:

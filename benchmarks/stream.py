@@ -6,7 +6,6 @@ batch at global sample 10**6 of a manifest of 10**7, in fresh processes, and the
 256 x 256 pixels, made of the shipped images, one thread. The last line printed is the record, as JSON.
 """
 
-import argparse
 import gc
 import io
 import json
@@ -25,10 +24,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.augment import compared
 from benchmarks.decode import photographs
-from benchmarks.machine import describe_machine
-from benchmarks.measure import Comparison, compare, isolated
+from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, worst_case
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import FORMAT, MANIFEST_NAME, TABLE_NAME, ShardManifest
@@ -56,6 +53,9 @@ class Scale:
     manifest_samples: int = 10**7
     manifest_per_shard: int = 1000
     resume_at: int = 10**6
+
+
+FULL = Scale()
 
 
 def write_shards(folder: Path, scale: Scale) -> list[Path]:
@@ -182,13 +182,13 @@ def plan_bytes(num_samples: int) -> int:
     return held
 
 
-def speed_row(name: str, target: float, measured: Comparison, num_images: int, **facts: Any) -> dict[str, Any]:
+def speed_row(name: str, target: float, measured: Comparison, num_images: int, **facts: Any) -> Row:
     """A comparison with both sides' images per second."""
     row = compared(name, target, measured, **facts)
     return {**row, **{f"{side}_images_s": num_images / row[f"{side}_ms"] * 1e3 for side in ("ours", "peer")}}
 
 
-def resume_row(folder: Path, scale: Scale, repeats: int) -> dict[str, Any]:
+def resume_row(folder: Path, scale: Scale, repeats: int) -> Row:
     """Median over fresh processes, with the 95 % bootstrap interval of it."""
     seconds = [isolated(resume_seconds, folder, scale.resume_at) for _ in range(repeats)]
     value, low, high = Comparison(ours_s=[1.0] * repeats, peer_s=seconds).ratio()
@@ -204,7 +204,7 @@ def resume_row(folder: Path, scale: Scale, repeats: int) -> dict[str, Any]:
     }
 
 
-def plan_row() -> dict[str, Any]:
+def plan_row() -> Row:
     """Bytes held for each million samples, over three orders of magnitude, and the bytes held whatever the size."""
     held = [isolated(plan_bytes, size) for size in _PLAN_SIZES]
     slope, constant = np.polyfit(np.array(_PLAN_SIZES) / 1e6, held, 1).tolist()
@@ -219,7 +219,7 @@ def plan_row() -> dict[str, Any]:
     }
 
 
-def rows(repeats: int, scale: Scale) -> Iterator[dict[str, Any]]:
+def rows(repeats: int, scale: Scale = FULL) -> Iterator[Row]:
     """All measurements, one by one."""
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder) / "small", Path(folder) / "large"
@@ -239,43 +239,18 @@ def rows(repeats: int, scale: Scale) -> Iterator[dict[str, Any]]:
     yield plan_row()
 
 
-def printed(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, after a line of it on the terminal."""
-    facts = " ".join(f"{key}={row[key]}" for key in ("size", "loader_workers") if key in row)
-    interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
-    rates = f"  {row['ours_images_s']:.0f} and {row['peer_images_s']:.0f} images/s" if "ours_images_s" in row else ""
-    print(f"{row['name']:32} {facts:26} {row['value']:7.2f}{interval}{rates}", flush=True)
-    return row
-
-
-def main() -> None:
-    """Measure, print, and keep the record if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=9, help="pairs of runs for each row")
-    parser.add_argument("--out", type=Path, help="also write the record to this file")
-    arguments = parser.parse_args()
-    measured = [printed(row) for row in rows(arguments.repeats, Scale())]
-    worst: dict[str, float] = {}
-    for row in measured:
-        worse = min if row["name"].startswith("vs_") else max
-        worst[row["name"]] = worse(row["value"], worst.get(row["name"], row["value"]))
-    record = {
-        "suite": "stream",
-        "machine": describe_machine("webdataset", "simplejpeg", "pyarrow"),
-        "threads": 1,
-        "worst_case": worst,
+def facts(measured: list[Row]) -> dict[str, Any]:
+    """The worst case of each name, and what one must know to read the rows."""
+    return {
+        "worst_case": worst_case(measured, lower_is_better={"resume_seconds_at_1e6", "plan_bytes_per_million_samples"}),
         "notes": [
             f"epochs of JPEGs of 256 x 256 pixels in 8 shards, {DISTINCT} different ones, in the page cache",
             "both sides call the same decoder; webdataset shuffles shards and a buffer of 1000 samples",
             "an epoch begins with the loader: the start and the end of its processes count on both sides",
         ],
-        "rows": measured,
     }
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record))
 
 
 if __name__ == "__main__":
-    main()
+    packages = ("webdataset", "simplejpeg", "pyarrow")
+    run_suite("stream", rows, about=__doc__, repeats=9, packages=packages, facts=facts)

@@ -117,9 +117,9 @@ def test_predictor_needs_the_vector_that_was_drawn_on_images_never_seen(learned:
     views, method = fresh_views(learned.held_out, 512, 2), learned.method
     assert views.relative is not None
     part = method.encoder.parts["equivariant"]
-    x, y = (method.expand_equivariant(method.encoder(view)[:, part]) for view in views.images)
+    x, y = (method.head.embed(method.encoder(view)[:, part]) for view in views.images)
     wrong = views.relative.roll(len(learned.held_out), dims=0)  # that of another pair of the same image
-    guesses = {"true": method.predict(x, views.relative), "wrong": method.predict(x, wrong), "still": x}
+    guesses = {"true": method.head.predict(x, views.relative), "wrong": method.head.predict(x, wrong), "still": x}
     error = {name: (guess - y).square().sum(1).double().numpy() for name, guess in guesses.items()}
     for other, share in (("wrong", 0.5), ("still", 0.2)):
         saved = bootstrap(partial(saved_share, error["true"], error[other]), views.group.numpy())

@@ -1,15 +1,19 @@
 """Benchmarks run, compare like with like, and say which side was faster."""
 
+import json
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.augment import compared, policy_vs_kornia, policy_vs_torchvision, views_vs_kornia
+from benchmarks import losses
+from benchmarks.augment import policy_vs_kornia, policy_vs_torchvision, views_vs_kornia
 from benchmarks.decode import PEERS, damaged, photographs
-from benchmarks.measure import Comparison, compare
+from benchmarks.measure import Comparison, Row, compare, compared, run_suite, worst_case
 from benchmarks.stream import (
     Scale,
     plan_bytes,
@@ -51,6 +55,28 @@ def test_both_sides_run_equally_often_and_the_faster_one_is_told() -> None:
     row = compared("x", 1.0, measured)
     assert row["met"]
     assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_the_worst_case_is_the_least_favourable_of_each_name() -> None:
+    made = [{"name": name, "value": value} for name in ("speed", "seconds") for value in (2.0, 1.0, 3.0)]
+    assert worst_case(made, lower_is_better={"seconds"}) == {"speed": 1.0, "seconds": 3.0}
+
+
+def test_a_suite_prints_each_row_and_its_record_last_and_keeps_it_where_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def two(repeats: int) -> Iterator[Row]:
+        yield compared("x", 1.0, Comparison(ours_s=[1.0] * repeats, peer_s=[2.0] * repeats), size=32)
+        yield {"name": "y", "value": 0.5}
+
+    monkeypatch.setattr("sys.argv", ["tiny", "--repeats", "2", "--out", str(tmp_path / "new" / "tiny.json")])
+    run_suite("tiny", two, about="Tiny.", repeats=9, facts=lambda measured: {"worst_case": worst_case(measured)})
+    first, second, record = capsys.readouterr().out.splitlines()
+    assert first.split()[:4] == ["x", "2.00", "[2.00,", "2.00]"]
+    assert second.split() == ["y", "0.50"]
+    assert json.loads(record) == json.loads((tmp_path / "new" / "tiny.json").read_text())
+    assert list(json.loads(record)) == ["suite", "machine", "threads", "worst_case", "rows"]
+    assert json.loads(record)["rows"][0]["repeats"] == 2
 
 
 @pytest.mark.slow
@@ -105,3 +131,24 @@ def test_the_suite_of_the_stream_gives_its_four_names() -> None:
     }
     assert all(np.isfinite(row["value"]) and isinstance(row["met"], bool) for row in made)
     assert len(made) == len(TINY.image_sizes) * (len(TINY.loader_workers) + 1) + 2
+
+
+TINY_STEP = losses.Scale(batch=12, dim=10, num_params=4)
+
+
+def test_both_predictors_take_the_same_step() -> None:
+    (loss, grads), (peer_loss, peer_grads) = (losses.step_of(side, TINY_STEP)() for side in ("ours", "peer"))
+    torch.testing.assert_close(loss, peer_loss)
+    for grad, peer_grad in zip(grads, peer_grads, strict=True):
+        torch.testing.assert_close(grad.flatten(), peer_grad.flatten())
+        assert grad.any()
+
+
+@pytest.mark.slow
+def test_the_suite_of_the_losses_gives_its_two_names() -> None:
+    speed, memory = losses.rows(1, losses.Scale(batch=32, dim=512))
+    assert speed["name"] == "sie_predictor_vs_dense"
+    assert speed["target"] == 5.0
+    assert memory["name"] == "sie_predictor_peak_memory_ratio"
+    assert memory["peer_mb"] > 32 * 512 * 512 * 4 / 1e6  # at least the matrices
+    assert memory["value"] > 1

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from viewfold.errors import InvalidInput
 from viewfold.ssl.evaluate import Split, knn_accuracy, linear_accuracy
-from viewfold.ssl.evaluate.knn import nearest_vote
+from viewfold.ssl.evaluate.knn import nearest_classes
 from viewfold.ssl.evaluate.linear import fit_softmax
 
 
@@ -21,35 +21,67 @@ def clusters(rows_per_class: list[int], *, seed: int, spread: float = 1.0, dim: 
     return Split.of(centres[label] + spread * rng.normal(size=(len(label), dim)), label, np.arange(len(label)))
 
 
-def brute_force_vote(gallery: Split, queries: Split, k: int) -> list[int]:
+def brute_force_ranking(gallery: Split, queries: Split, k: int) -> list[list[int]]:
+    """All classes for each query: by votes, summed similarity and label, then those without a vote by frequency."""
     shelf, asked = (s.features.double().numpy() for s in (gallery, queries))
+    labels = gallery.label.tolist()
     answers = []
     for query in asked:
         cosine = shelf @ query / np.linalg.norm(shelf, axis=1) / np.linalg.norm(query)
         votes: dict[int, list[float]] = {}
         for row in np.argsort(-cosine)[:k]:
-            votes.setdefault(int(gallery.label[row]), []).append(cosine[row])
-        answers.append(min(votes, key=lambda c: (-len(votes[c]), -sum(votes[c]), c)))
+            votes.setdefault(labels[row], []).append(cosine[row])
+        others = sorted(set(labels) - set(votes), key=lambda c: (-labels.count(c), c))
+        answers.append(sorted(votes, key=lambda c: (-len(votes[c]), -sum(votes[c]), c)) + others)
     return answers
+
+
+def first_class(gallery: Split, queries: Split, *, k: int, exclude_group: bool = False) -> list[int]:
+    return nearest_classes(gallery, queries, k=k, num=1, exclude_group=exclude_group)[:, 0].tolist()
 
 
 @pytest.mark.parametrize("k", [1, 4, 7])
 def test_votes_equal_brute_force(k: int) -> None:
     gallery, queries = clusters([30, 20, 10], seed=0, spread=2), clusters([300, 400, 500], seed=1, spread=2)
-    expected = brute_force_vote(gallery, queries, k)
-    assert nearest_vote(gallery, queries, k=k, exclude_group=False).tolist() == expected
-    top1 = knn_accuracy(gallery, queries, k=k)[0]
+    expected = [classes[0] for classes in brute_force_ranking(gallery, queries, k)]
+    assert first_class(gallery, queries, k=k) == expected
+    measures = knn_accuracy(gallery, queries, k=k)
+    assert [m.name for m in measures] == [
+        f"knn{k}/top1",
+        f"knn{k}/top1_balanced",
+    ]  # top-5 of three classes says nothing
+    top1 = measures[0]
     assert top1.value == pytest.approx(np.mean(np.array(expected) == queries.label.numpy()))
     assert top1.low is not None
     assert top1.high is not None
     assert top1.low < top1.value < top1.high
 
 
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_top_five_equals_brute_force(k: int) -> None:
+    gallery, queries = clusters([9, 12, 7, 15, 7, 8, 20, 3], seed=0, spread=2), clusters([30] * 8, seed=1, spread=2)
+    expected = np.array([classes[:5] for classes in brute_force_ranking(gallery, queries, k)])
+    assert nearest_classes(gallery, queries, k=k, num=5, exclude_group=False).tolist() == expected.tolist()
+    by_name = {m.name.removeprefix(f"knn{k}/"): m for m in knn_accuracy(gallery, queries, k=k)}
+    assert list(by_name) == ["top1", "top1_balanced", "top5", "top5_balanced"]
+    hits = (expected == queries.label.numpy()[:, None]).any(axis=1)
+    assert by_name["top5"].value == pytest.approx(hits.mean())
+    assert by_name["top5"].value >= by_name["top1"].value
+    assert by_name["top5"].chance == by_name["top5_balanced"].chance == 5 / 8
+
+
+def test_a_gallery_that_tells_nothing_is_at_chance_in_the_first_five() -> None:
+    label = torch.arange(7).repeat_interleave(torch.tensor([9, 8, 7, 6, 5, 4, 3]))
+    same = Split.of(torch.ones(len(label), 3), label)
+    for measure in knn_accuracy(same, same, k=len(label)):
+        assert measure.value == measure.chance, measure.name
+
+
 def test_a_draw_goes_to_the_nearer_and_then_to_the_lower_class() -> None:
     near, far = [1.0, 0.1], [1.0, 0.5]
     query = Split.of([[1.0, 0.0]], [0])
     for rows, labels, winner in [([near, far], [3, 2], 3), ([far, near], [3, 2], 2), ([near, near], [3, 2], 2)]:
-        assert nearest_vote(Split.of(rows, labels), query, k=2, exclude_group=False).tolist() == [winner]
+        assert first_class(Split.of(rows, labels), query, k=2) == [winner]
 
 
 def test_own_groups_do_not_vote() -> None:
@@ -58,7 +90,7 @@ def test_own_groups_do_not_vote() -> None:
     assert leave_one_out[0].value == 0.0  # each row's twin has the other class
     assert knn_accuracy(split, split, k=2)[0].value == 0.5
     same = Split.of(split.features, split.label, np.zeros(6))
-    assert nearest_vote(same, same, k=1, exclude_group=True).tolist() == [-1] * 6
+    assert first_class(same, same, k=1, exclude_group=True) == [-1] * 6
     with pytest.raises(InvalidInput, match="needs a group for every query"):
         knn_accuracy(split, Split.of(split.features, split.label), k=1, exclude_group=True)
 

@@ -1,25 +1,46 @@
-"""Rotation R2: the published numbers, the closed-form floors, and a probe that finds what is there and only that."""
+"""R2 of rotation and colour: the published numbers, the closed-form floors, a probe that finds what is there."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from viewfold.errors import InvalidInput
 from viewfold.ssl.evaluate import (
     PairProbeConfig,
+    Pairs,
     draw_pairs,
+    mrr_chance,
     official_r2,
+    relation_pairs,
     relation_r2,
-    rotation_pairs,
     variance_weighted_r2,
 )
 from viewfold.ssl.geometry import quaternion_from_angles, relative_rotation
+from viewfold.ssl.methods.relations import RELATIONS, Recorded
 
 TARGET = np.array([[0.1, -0.2, 0.3, 0.9], [-0.3, 0.2, 0.1, 0.8], [0.2, 0.1, -0.4, 0.7], [0, -0.1, 0, 1]])
 SMALL = PairProbeConfig(hidden=128, steps=300, batch_size=128)
+
+
+LATENTS = tuple(f"latent_{number}" for number in range(7))
+
+
+def hue_difference(first: Tensor, second: Tensor) -> Tensor:
+    colour = RELATIONS["colour"]
+    assert isinstance(colour, Recorded)
+    return colour.between(first, second, LATENTS)
+
+
+def rotation_pairs(features: Tensor, angles: Tensor, objects: NDArray[np.int64], *, pairs_per_object: int) -> Pairs:
+    return relation_pairs(features, angles, objects, relate=relative_rotation, pairs_per_object=pairs_per_object)
+
+
+def colour_pairs(features: Tensor, latents: Tensor, objects: NDArray[np.int64], *, pairs_per_object: int) -> Pairs:
+    return relation_pairs(features, latents, objects, relate=hue_difference, pairs_per_object=pairs_per_object)
 
 
 def poses(num: int, seed: int = 0) -> Tensor:
@@ -29,10 +50,10 @@ def poses(num: int, seed: int = 0) -> Tensor:
 
 
 def test_r2_has_the_published_values() -> None:
-    # Exactly -13/55 for the second; the published digits were computed in float32.
+    # The published digits were computed in float32, hence 1e-7; the second value is a fraction.
     predicted = 0.5 * TARGET + 0.1
     assert official_r2(TARGET, predicted) == pytest.approx(0.7497700093, abs=1e-7)
-    assert variance_weighted_r2(TARGET, predicted) == pytest.approx(-0.2363635795, abs=1e-7)
+    assert variance_weighted_r2(TARGET, predicted) == pytest.approx(-13 / 55, abs=1e-12)
     means = np.broadcast_to(TARGET.mean(0), TARGET.shape)
     assert official_r2(TARGET, means) == pytest.approx(0.7976080864, abs=1e-7)
     assert variance_weighted_r2(TARGET, means) == pytest.approx(0, abs=1e-12)
@@ -46,24 +67,52 @@ def test_weights_are_repetitions() -> None:
 
 
 def test_floors_of_the_pose_law_have_their_closed_forms() -> None:
-    num = 400_000
-    relative = relative_rotation(poses(num, 1), poses(num, 2)).numpy()
+    num, rng = 400_000, np.random.default_rng(0)
+    law = [torch.from_numpy(rng.uniform(-math.pi / 2, math.pi / 2, size=(num, 3))) for _ in range(2)]
+    relative = relative_rotation(*law).numpy()
     mean_w = 512 / math.pi**6
-    assert relative.mean(0) == pytest.approx([0, 0, 0, mean_w], abs=3e-3)
+    assert mean_w == pytest.approx(0.5325626743, abs=1e-10)
+    assert_mean(relative, [0, 0, 0, mean_w])
     floor = 3 * mean_w**2 / (4 - mean_w**2)
     assert floor == pytest.approx(0.2289512089, abs=1e-10)
-    assert official_r2(relative, np.broadcast_to(relative.mean(0), relative.shape)) == pytest.approx(floor, abs=3e-3)
-    first, second = quaternion_from_angles(poses(num, 3)).numpy(), quaternion_from_angles(poses(num, 4)).numpy()
-    assert 1 - ((first * second).sum(1) ** 2).mean() == pytest.approx(0.75 - 12 / math.pi**4, abs=3e-3)
-    squares = [0.25 - 1 / math.pi**2] * 3 + [0.25 + 3 / math.pi**2]
-    assert (first**2).mean(0) == pytest.approx(squares, abs=2e-3)
+    blind = np.broadcast_to([0, 0, 0, mean_w], relative.shape)
+    # The floor is one minus a ratio of two means; its error is that of a mean by the delta method.
+    missed = ((relative - blind) ** 2).sum(axis=1)
+    total = ((relative - relative.mean()) ** 2).sum(axis=1)
+    error = np.std(missed - (1 - floor) * total) / total.mean() / math.sqrt(num)
+    assert official_r2(relative, blind) == pytest.approx(floor, abs=3 * error)
+    assert variance_weighted_r2(relative, blind) == pytest.approx(0, abs=1e-4)
+    first, second = (quaternion_from_angles(angles).numpy() for angles in law)
+    random_error = 0.75 - 12 / math.pi**4
+    assert random_error == pytest.approx(0.6268082129, abs=1e-10)
+    assert_mean(1 - (first * second).sum(axis=1) ** 2, random_error)
+    assert_mean(first**2, [0.25 - 1 / math.pi**2] * 3 + [0.25 + 3 / math.pi**2])
+    assert mrr_chance(50) == pytest.approx(0.0899841068, abs=1e-10)
+
+
+def assert_mean(rows: NDArray[np.float64], expected: float | list[float]) -> None:
+    """The mean over rows is as expected, within three standard errors."""
+    error = rows.std(axis=0) / math.sqrt(len(rows))
+    assert (np.abs(rows.mean(axis=0) - expected) <= 3 * error).all()
 
 
 def test_hue_differences_have_floor_zero() -> None:
-    hues = np.random.default_rng(0).random((200_000, 4))
-    difference = hues[:, 2:] - hues[:, :2]
-    assert difference.var(0) == pytest.approx([1 / 6, 1 / 6], rel=0.02)
+    hues = torch.from_numpy(np.random.default_rng(0).random((2, 200_000, 7)))
+    difference = hue_difference(hues[0], hues[1]).numpy()
+    np.testing.assert_array_equal(difference, (hues[1] - hues[0])[:, [3, 6]])
+    assert_mean(difference**2, [1 / 6, 1 / 6])
     assert official_r2(difference, np.zeros_like(difference)) == pytest.approx(0, abs=1e-4)
+
+
+def test_every_relation_is_asked_of_the_same_pairs() -> None:
+    objects, latents = np.repeat(np.arange(4), 3), torch.rand(12, 7, generator=torch.Generator().manual_seed(0))
+    rotation = rotation_pairs(latents, latents[:, :3], objects, pairs_per_object=5)
+    colour = colour_pairs(latents, latents, objects, pairs_per_object=5)
+    assert torch.equal(colour.first, rotation.first)
+    assert torch.equal(colour.second, rotation.second)
+    first, second = latents[rotation.first], latents[rotation.second]
+    assert torch.equal(rotation.target, relative_rotation(first[:, :3], second[:, :3]))
+    assert torch.equal(colour.target, (second - first)[:, [3, 6]])
 
 
 def test_pairs_are_two_different_views_of_one_object_in_both_orders() -> None:
@@ -92,6 +141,20 @@ def test_the_probe_reads_a_rotation_that_the_features_hold() -> None:
     assert r2.low > 0.85
     assert official.value > r2.value
     assert (r2.n, r2.detail["num_groups"]) == (200, 20)
+
+
+def test_the_probe_reads_colours_that_the_features_hold() -> None:
+    objects, latents = np.repeat(np.arange(60), 10), torch.rand(600, 7, generator=torch.Generator().manual_seed(0))
+    features = latents @ torch.randn(7, 16, generator=torch.Generator().manual_seed(1))
+    train = colour_pairs(features[:400], latents[:400], objects[:400], pairs_per_object=40)
+    val = colour_pairs(features[400:], latents[400:], objects[400:], pairs_per_object=10)
+    r2, official = relation_r2(train, val, SMALL, name="colour")
+    assert (r2.name, official.name) == ("colour/r2", "colour/r2_official")
+    assert r2.value > 0.9
+    assert [r2.chance, official.chance] == pytest.approx([0, 0], abs=0.02)
+    same = colour_pairs(features, torch.ones(600, 7), objects, pairs_per_object=1)
+    with pytest.raises(InvalidInput, match="colour: it is the same between all 60 pairs"):
+        relation_r2(same, same, SMALL, name="colour")
 
 
 def test_the_probe_is_near_its_chance_where_the_features_hold_none() -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from viewfold.ssl.geometry import conjugate, quaternion_from_angles, quaternion_product, relative_rotation
+from viewfold.ssl.geometry import (
+    angles_from_quaternion,
+    conjugate,
+    matrix_from_quaternion,
+    quaternion_from_angles,
+    quaternion_product,
+    relative_rotation,
+)
 
 
 def _angles(number: int) -> Tensor:
@@ -64,3 +71,38 @@ def test_second_pose_is_the_first_times_the_relative_rotation() -> None:
     a, b = (torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
     rebuilt = quaternion_product(quaternion_from_angles(a), relative_rotation(a, b))
     torch.testing.assert_close(rebuilt, quaternion_from_angles(b))
+
+
+def test_euler_angles_of_the_relative_rotation_are_the_tabulated_ones() -> None:
+    z = relative_rotation(_angles(0).float(), _angles(1).float())
+    assert angles_from_quaternion(z).tolist() == pytest.approx((1.4798255, -0.1969356, 1.3634995), abs=1e-5)
+
+
+def _random_angles(num: int) -> Tensor:
+    """In the ranges that `angles_from_quaternion` promises."""
+    ends = torch.tensor([math.pi, math.pi / 2, math.pi], dtype=torch.float64)
+    return (2 * torch.rand(num, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 1) * ends
+
+
+def test_angles_survive_the_quaternion_of_either_sign() -> None:
+    angles = _random_angles(50)
+    q = quaternion_from_angles(angles)
+    torch.testing.assert_close(angles_from_quaternion(q), angles)
+    torch.testing.assert_close(angles_from_quaternion(-q), angles)
+
+
+def test_matrix_of_the_relative_rotation_is_the_transposed_first_times_the_second() -> None:
+    for first, second in _random_angles(20).view(10, 2, 3):
+        matrix = matrix_from_quaternion(relative_rotation(first, second))
+        torch.testing.assert_close(matrix, _matrix(first).T @ _matrix(second))
+
+
+@pytest.mark.parametrize("to_pole", [0.0, 1e-8, 1e-4, 1e-2])
+@pytest.mark.parametrize("end", [-1, 1])
+def test_angles_at_the_pole_denote_the_rotation_to_the_last_digits(to_pole: float, end: int) -> None:
+    b = end * (math.pi / 2 - to_pole)
+    q = quaternion_from_angles(torch.tensor([0.7, b, -1.9], dtype=torch.float64)).float()
+    angles = angles_from_quaternion(q)
+    assert angles[1].item() == pytest.approx(b, abs=3e-7)  # an arcsine would be off by 3e-4
+    rebuilt = matrix_from_quaternion(quaternion_from_angles(angles))
+    torch.testing.assert_close(rebuilt, matrix_from_quaternion(q), atol=1e-6, rtol=0)

@@ -36,10 +36,10 @@ def _mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x.detach()) / world_size()
 
 
-def _step(data: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
+def _step(data: dict[str, Any], backbone: str = "resnet-small") -> dict[str, dict[str, Tensor]]:
     """Mean over ranks of terms and gradients after one backward pass, and the state that it left."""
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(equivariant_dim=96, preprocessing=Preprocessing(image_size=16)))
+    encoder = Encoder(EncoderConfig(backbone=backbone, equivariant_dim=96, preprocessing=Preprocessing(image_size=16)))
     config = choose("method", METHOD_CONFIGS, data)
     method = with_gathered_batchnorm(METHODS[config.name].build(config, encoder, TASK).double())
     with torch.no_grad():  # a residual branch ends in a gain of 0, which would hide the gradients before it
@@ -55,18 +55,50 @@ def _step(data: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     }
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param({"name": "sie", "expander_widths": [24, 16]}, id="sie"),
-        pytest.param({"name": "sie", "expander_widths": [24, 16], "transformation": "drawn"}, id="sie-drawn"),
-        pytest.param({"name": "cci"}, id="cci"),
-        pytest.param({"name": "cci", "form": "out", "positives": "cross_domain", "tau": 0.1}, id="cci-robust"),
-    ],
-)
+EXPANDER = {"expander_widths": [24, 16]}
+CASES: dict[str, dict[str, Any]] = {
+    "sie": {"name": "sie", **EXPANDER},
+    "sie-drawn": {"name": "sie", **EXPANDER, "transformation": "drawn"},
+    "cci": {"name": "cci"},
+    "cci-robust": {"name": "cci", "form": "out", "positives": "cross_domain", "tau": 0.1},
+}
+BASELINES: dict[str, dict[str, Any]] = {
+    "simclr": {"name": "simclr", **EXPANDER},
+    "equimod": {"name": "equimod", **EXPANDER},
+    "equimod-vicreg": {"name": "equimod", "loss": "vicreg", **EXPANDER},
+    "augself": {"name": "augself", **EXPANDER, "regressor_width": 24},
+    "sie-equivariant": {"name": "sie-equivariant", **EXPANDER},
+    "supervised": {"name": "supervised", "transformation": "rotation+colour", "regressor_width": 24},
+    "vicreg": {"name": "vicreg", **EXPANDER, "free_dims": 4},
+}
+"""On a backbone without BatchNorm: the cases above show its own, and what is left is that of the expanders."""
+
+
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("num_ranks", [2, 4])
-def test_ranks_do_what_one_process_does(data: dict[str, Any], num_ranks: int) -> None:
-    expected = _step(data)
+def test_ranks_do_what_one_process_does(name: str, num_ranks: int) -> None:
+    expected = _step(CASES[name])
     assert all(grad.abs().max() > 0 for grad in expected["gradients"].values())
-    for result in run_ranks(_step, data, world_size=num_ranks):
+    for result in run_ranks(_step, CASES[name], world_size=num_ranks):
         torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-10)
+
+
+def _baselines(names: list[str]) -> dict[str, Any]:
+    return {name: _step(BASELINES[name], backbone="test_efficientnet_gn") for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "num_ranks"),
+    [pytest.param(list(BASELINES), 2, id="2"), pytest.param(["simclr", "equimod"], 4, id="4")],
+)
+def test_ranks_do_what_one_process_does_in_every_baseline(names: list[str], num_ranks: int) -> None:
+    """All of them in one go: joining takes longer than a step."""
+    expected = _baselines(names)
+    for name in names:
+        assert all(grad.abs().max() > 0 for grad in expected[name]["gradients"].values()), name
+    for result in run_ranks(_baselines, names, world_size=num_ranks):
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_no_method_is_left_out() -> None:
+    assert {data["name"] for data in (CASES | BASELINES).values()} == set(METHODS)

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from viewfold.errors import InvalidInput
-from viewfold.ssl.geometry import relative_rotation
+from viewfold.ssl.geometry import (
+    angles_from_quaternion,
+    matrix_from_quaternion,
+    quaternion_from_angles,
+    relative_rotation,
+)
 from viewfold.ssl.methods import Task
-from viewfold.ssl.methods.relations import RELATIONS
+from viewfold.ssl.methods.relations import RELATIONS, Recorded
 from viewfold.values import Views
 
 LATENTS = tuple(f"latent_{i}" for i in range(7))
@@ -40,14 +45,29 @@ def test_relations_of_recorded_poses() -> None:
     with_colour = RELATIONS["rotation+colour"](views)
     torch.testing.assert_close(with_colour[:, :4], rotation)
     torch.testing.assert_close(with_colour[:, 4:], second[:, [3, 6]] - first[:, [3, 6]])
+    assert torch.equal(RELATIONS["colour"](views), with_colour[:, 4:])
+    torch.testing.assert_close(RELATIONS["euler"](views), angles_from_quaternion(rotation))
+    matrices = [matrix_from_quaternion(quaternion_from_angles(poses[:, :3])) for poses in (first, second)]
+    torch.testing.assert_close(RELATIONS["rotation-matrix"](views), (matrices[0].mT @ matrices[1]).flatten(1))
 
 
 def test_columns_are_found_by_name() -> None:
     views = _views()
     assert views.params is not None
     turned = replace(views, params=views.params.flip(2), names=views.names[::-1])
-    for name in ("rotation", "rotation+colour"):
+    for name in ("rotation", "rotation+colour", "colour", "euler", "rotation-matrix"):
         torch.testing.assert_close(RELATIONS[name](turned), RELATIONS[name](views))
+
+
+RECORDED = {name: relation for name, relation in RELATIONS.items() if isinstance(relation, Recorded)}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_rows_of_a_table_are_related_like_views(name: str) -> None:
+    views = _views()
+    assert views.params is not None
+    first, second = views.params
+    assert torch.equal(RECORDED[name].between(first, second, views.names), RECORDED[name](views))
 
 
 def test_difference_is_second_minus_first_of_the_latents_alone() -> None:
@@ -64,7 +84,16 @@ def test_what_was_drawn_is_handed_on_as_it_was_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "num_outputs"), [("rotation", 4), ("rotation+colour", 6), ("difference", 7), ("drawn", 2)]
+    ("name", "num_outputs"),
+    [
+        ("colour", 2),
+        ("difference", 7),
+        ("drawn", 2),
+        ("euler", 3),
+        ("rotation", 4),
+        ("rotation+colour", 6),
+        ("rotation-matrix", 9),
+    ],
 )
 def test_relations_tell_their_width(name: str, num_outputs: int) -> None:
     assert RELATIONS[name].num_outputs(TASK) == num_outputs
@@ -76,7 +105,7 @@ def test_relations_tell_their_width(name: str, num_outputs: int) -> None:
     [
         ("rotation", ("rotation_rad", "shear_rad"), "record rotation_rad, shear_rad and .* needs latent_0, latent_1"),
         ("rotation+colour", LATENTS[:3], "needs latent_3, latent_6"),
-        ("difference", (), "record no parameters and .* needs latents; choose another of: difference, drawn, rotation"),
+        ("difference", (), "record no parameters and .* needs latents; choose another of: colour, difference, drawn"),
         ("difference", DRAWN, "record rotation_rad, log_scale_x and .* needs latents; choose another of: .*drawn"),
         ("drawn", LATENTS, r"nothing is drawn .* set policy\.name to one that draws, such as affine"),
     ],

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from viewfold import __version__
-from viewfold.errors import ViewfoldError
+from viewfold.errors import InvalidInput, ViewfoldError
 
 app = typer.Typer(
     name="viewfold",
@@ -115,7 +115,6 @@ def _stage_verb(stage: str, help_text: str) -> None:
 
 _stage_verb("pretrain", "A recipe up to its pretrained encoder.")
 _stage_verb("adapt", "A recipe up to the encoder adapted with class labels.")
-_stage_verb("evaluate", "A recipe up to the measurements of its encoder.")
 _stage_verb("embed", "A recipe up to its feature sets.")
 _stage_verb("index", "A recipe up to its index bundle.")
 
@@ -128,6 +127,52 @@ def _run(recipe: str, overrides: list[str] | None, out: Path | None, *, until: s
     folder = out or Path("runs") / config.name
     records = run_recipe(config, folder, until=until)
     typer.echo(summary(config, folder, records))
+
+
+@app.command()
+def evaluate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENCODER|RECIPE", help="An encoder or run folder, models:/NAME@champion, or a recipe as for `run`."
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SHARDS]... [KEY=VALUE]...",
+            help="Labelled shards that the encoder has not seen; settings of the protocols, or of the recipe.",
+        ),
+    ] = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SHARDS", help="Where heads are fitted; default: on half of SHARDS, by groups."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="ENCODER", help="Another encoder, measured side by side.")
+    ] = None,
+    robust_crop: Annotated[
+        int, typer.Option(metavar="PX", help="Also choose crops of this side by content, against one-pixel shifts.")
+    ] = 0,
+    out: Out = None,
+    home: Annotated[Path, typer.Option(help="Folder of the local registry (mlflow.db).")] = Path("runs"),
+) -> None:
+    """An encoder's card: what it ignores, what it predicts, what breaks it. Or a recipe up to its measurements."""
+    from viewfold.config import is_setting
+
+    settings = [word for word in words or [] if is_setting(word)]
+    shards = [word for word in words or [] if word not in settings]
+    if robust_crop:
+        settings.append(f"robust_crop={robust_crop}")
+    if shards:
+        from viewfold.jobs.card import evaluate_folder
+
+        folder = out or home / "cards"
+        typer.echo(evaluate_folder(what, shards, settings, train=train or [], against=against, out=folder, home=home))
+    elif train or against or Path(what).is_dir() or what.startswith("models:/"):
+        raise InvalidInput(f"{what}: name the labelled shards to measure it on, such as demo:objects-val")
+    else:
+        _run(what, settings, out, until="evaluate")
 
 
 @app.command()
@@ -203,6 +248,22 @@ def data_import(
     from viewfold.jobs.data import import_images
 
     typer.echo(import_images(folder, out, csv=csv, columns=column or [], shard_bytes=shard_mb << 20, skip_bad=skip_bad))
+
+
+@data_app.command("import-3diebench")
+def data_import_3diebench(
+    root: Annotated[Path, typer.Argument(help="3DIEBench as it was downloaded: a folder per synset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder: shards and a manifest of each split.")],
+    index: Annotated[
+        Path | None, typer.Option(help="Folder of the official train_images.npy and the like; default ROOT.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="train|val|both", help="Which objects.")] = "both",
+    shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 256,
+) -> None:
+    """3DIEBench to shards of objects: all views of one with their latents, in the official order and splits."""
+    from viewfold.jobs.data import import_3diebench_to
+
+    typer.echo(import_3diebench_to(root, out, index=index, split=split, shard_bytes=shard_mb << 20))
 
 
 @data_app.command("index")

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -54,6 +55,11 @@ def check_ranges(config: Config, **ranges: tuple[float, float]) -> None:
         value = getattr(config, name)
         if not low <= value <= high:
             raise ValueError(f"{name} must lie in {low:.4g}..{high:.4g}, got {value}")
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word of a command line is `key=value`, and not the path of something that exists."""
+    return re.match(r"[A-Za-z_][\w.]*=", word) is not None and not Path(word).exists()
 
 
 def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:

@@ -1,14 +1,17 @@
 """Shards in and out of a manifest: what the `data` verbs and the first stage of every run do."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from viewfold.config import Config
+from viewfold.config import Config, unknown
 from viewfold.errors import InvalidInput
+from viewfold.pipeline.import_3diebench import import_3diebench
 from viewfold.pipeline.importer import COLUMNS, import_folder
+from viewfold.pipeline.index_3diebench import SPLITS, read_index, statement
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.ledger import audit
 from viewfold.pipeline.locations import expand_shards, stamps
@@ -22,6 +25,9 @@ from viewfold.pipeline.verify import verify
 
 SHIPPED = "demo:"
 """Prefix of the names of the data sets that come with the package."""
+PACK = "pack:"
+"""Prefix of the names of shards in the folder that the variable below names; too large for the package."""
+PACKS_VARIABLE = "VIEWFOLD_DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,8 @@ class DataConfig(Config):
     """Which shards, and which of their samples."""
 
     shards: tuple[str, ...]
-    """Tar files, folders of them, globs or brace ranges such as `a-{000000..000005}.tar`; `demo:NAME` is shipped."""
+    """Tar files, folders of them, globs or brace ranges such as `a-{000000..000005}.tar`; `demo:NAME` is shipped,
+    `pack:NAME` lies in the folder that VIEWFOLD_DATA names."""
     domains: tuple[str, ...] = ()
     """Only samples of these domains; empty for all."""
     without_domains: tuple[str, ...] = ()
@@ -52,15 +59,25 @@ def locate(shards: tuple[str, ...]) -> list[str]:
     Raises:
         InvalidInput: a name that matches nothing.
     """
-    folder = Path(str(files("viewfold") / "demo_data"))
-    patterns = []
-    for name in shards:
-        shipped = name.removeprefix(SHIPPED)
-        if name != shipped and not sorted(folder.glob(f"{shipped}-*.tar")):
-            known = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar")})
-            raise InvalidInput(f"{name}: no such shipped data; there are {', '.join(SHIPPED + k for k in known)}")
-        patterns.append(str(folder / f"{shipped}-*.tar") if name != shipped else name)
-    return expand_shards(patterns)
+    return expand_shards([_pattern(name) for name in shards])
+
+
+def _pattern(name: str) -> str:
+    if name.startswith(PACK):
+        packs, stem = os.environ.get(PACKS_VARIABLE), name.removeprefix(PACK)
+        if packs is None or not sorted(Path(packs).glob(f"{stem}-[0-9]*.tar")):
+            raise InvalidInput(
+                f"{name}: {PACKS_VARIABLE}={packs or '(not set)'} has no {stem}-*.tar; set it to the folder of the "
+                "data packs, or name other shards (data.shards=...)"
+            )
+        return str(Path(packs) / f"{stem}-[0-9]*.tar")
+    if not name.startswith(SHIPPED):
+        return name
+    folder, stem = Path(str(files("viewfold") / "demo_data")), name.removeprefix(SHIPPED)
+    if not sorted(folder.glob(f"{stem}-*.tar")):
+        known = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar")})
+        raise InvalidInput(f"{name}: no such shipped data; there are {', '.join(SHIPPED + k for k in known)}")
+    return str(folder / f"{stem}-*.tar")
 
 
 def shard_stamps(shards: tuple[str, ...]) -> dict[str, str]:
@@ -103,6 +120,21 @@ def import_images(
     labelled = int((manifest.label >= 0).sum())
     counts = f"{len(manifest)} images ({labelled} with a label) in {len(manifest.shards)} shards"
     return f"{counts}, manifest {manifest.hash[:16]}: {out}"
+
+
+def import_3diebench_to(root: Path, out: Path, *, index: Path | None, split: str, shard_bytes: int) -> str:
+    """3DIEBench to shards of objects; returns what is said about it. `split` is one of them, or `both`."""
+    if split not in ("both", *SPLITS):
+        raise unknown("split", split, ("both", *SPLITS))
+    splits = read_index(index or root, SPLITS if split == "both" else (split,))
+    with progress("import objects", total=sum(len(one.objects) for one in splits)) as bar:
+        manifests = import_3diebench(root, splits, out, shard_bytes=shard_bytes, progress=bar.advance)
+    lines = []
+    for one in splits:
+        manifest = manifests[one.name]
+        counts = f"{len(manifest)} objects of {manifest.num_images(0)} views in {len(manifest.shards)} shards"
+        lines.append(f"{one.name}: {counts}, manifest {manifest.hash[:16]}: {out / one.name} ({statement(one)})")
+    return "\n".join(lines)
 
 
 def index_shards_to(shards: list[str], out: Path, *, max_bad_share: float, decode: bool) -> str:

@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from viewfold.jobs.recipes import emoji_demo, objects_demo
-from viewfold.jobs.report import TITLES, write_report
+from viewfold.jobs.report import TITLES, measures, write_report
 from viewfold.jobs.run import RunConfig, results, run_recipe
 from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
-SHOWN = ("knn5/top1", "linear/top1", "rotation/r2", "rotation/r2_official", "effective_rank")
 
 
 def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) -> None:
@@ -59,7 +58,7 @@ def headline(numbers: dict[str, Any]) -> str:
     invariant, nearest, random = (
         selectors[name]["precision"]["value"] for name in ("invariant", "nearest-pretrained", "random")
     )
-    knn, r2 = "knn5/top1", "rotation/r2"
+    knn, r2 = "invariant/knn5/top1", "equivariant/rotation/r2"
     at_chance = "" if (trained[r2]["low"] or 0) > trained[r2]["chance"] else ", so not learned in this short run"
     return (
         f"Unseen objects: kNN {trained[knn]['value']:z.2f} (untrained {untrained[knn]['value']:z.2f}, "
@@ -68,11 +67,6 @@ def headline(numbers: dict[str, Any]) -> str:
         f"precision@{numbers['emoji']['compare']['k']} {invariant:z.2f} by invariant selection, "
         f"{nearest:z.2f} by nearest, {random:z.2f} at random."
     )
-
-
-def measures(card: dict[str, Any], which: str) -> dict[str, dict[str, Any]]:
-    """Measures of a card by name."""
-    return {measure["name"]: measure for measure in card[which]}
 
 
 def stage_table(numbers: dict[str, Any]) -> Table:
@@ -92,7 +86,7 @@ def evaluation_table(card: dict[str, Any]) -> Table:
     for column in ("measure", "SIE encoder", "untrained network", "chance"):
         table.add_column(column, justify="left" if column == "measure" else "right")
     trained, untrained = measures(card, "trained"), measures(card, "untrained")
-    for name in SHOWN:
+    for name in TITLES:
         chance = f"{trained[name]['chance']:z.3f}"
         table.add_row(TITLES[name], with_interval(trained[name]), with_interval(untrained[name]), chance)
     return table

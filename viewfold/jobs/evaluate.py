@@ -1,134 +1,208 @@
-"""Measure a frozen encoder on labelled shards, beside chance and beside the network it started from."""
+"""Measure frozen encoders on labelled shards, side by side: the measured invariance card."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from viewfold.config import Config
+from viewfold.config import dump
 from viewfold.errors import InvalidInput
+from viewfold.jobs.card_page import card_page
+from viewfold.jobs.evaluate_config import EvaluateConfig
+from viewfold.jobs.freeze import Frozen, freeze_pair
+from viewfold.jobs.protocols import PROTOCOLS, Inapplicable, Subject
+from viewfold.jobs.transformations import TRANSFORMATIONS
+from viewfold.keyed import generator, key64
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.progress import progress
-from viewfold.ssl.encoder import Encoder, Features, load_encoder
+from viewfold.pipeline.progress import Meter, progress
+from viewfold.pipeline.stage import write_whole
+from viewfold.ssl.encoder import Encoder, load_encoder
+from viewfold.ssl.equivariant import EquivariantHead, load_head
 from viewfold.ssl.evaluate import (
+    FilterReport,
     Measure,
-    PairProbeConfig,
-    Split,
-    knn_accuracy,
-    linear_accuracy,
-    rank_measure,
-    relation_r2,
-    rotation_pairs,
+    degenerate_filters,
+    drift_curve,
+    linear_classifier,
+    shift_measures,
 )
+from viewfold.ssl.robust_crop import robust_crop
 
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Config):
-    """Settings of the protocols."""
-
-    k: int = 5
-    """Neighbours that vote."""
-    exclude_group: bool = False
-    """Nobody of a query's own group votes: for data where the same thing occurs in both splits."""
-    pairs_per_object: int = 24
-    """Ordered pairs of views drawn from each object for the rotation probe, where poses are recorded."""
-    probe: PairProbeConfig = field(default_factory=PairProbeConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.pairs_per_object < 1:
-            raise ValueError(f"k and pairs_per_object must be at least 1, got {self.k} and {self.pairs_per_object}")
+FORMAT = 1
+"""Version of `card.json`."""
+CARD, PAGE = "card.json", "card.html"
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """Every image of a manifest as an encoder sees it, one row an image."""
+class Candidate:
+    """An encoder to measure, and the head that was trained with it if it was kept."""
 
-    features: Features
-    label: NDArray[np.int64]
-    group: NDArray[np.int64]
-    sample: NDArray[np.int64]
-    latents: torch.Tensor | None
+    encoder: Encoder
+    head: EquivariantHead | None = None
+    folder: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Candidate":
+        """The encoder of a folder with its head."""
+        encoder = load_encoder(folder)
+        return cls(encoder, load_head(folder, encoder_id=encoder.id), str(folder))
+
+    @classmethod
+    def untrained(cls, encoder: Encoder) -> "Candidate":
+        """A network of the same architecture with the weights it could have begun with."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key64("weights", 0))
+            return cls(Encoder(encoder.config).eval())
+
+    def about(self) -> dict[str, Any]:
+        """What the card says of it."""
+        lineage: dict[str, Any] = {}
+        if self.folder:
+            lineage = json.loads((Path(self.folder) / "encoder.json").read_text(encoding="utf-8"))["lineage"]
+        config, parts = self.encoder.config, self.encoder.parts
+        return {
+            "id": self.encoder.id,
+            "folder": self.folder,
+            "backbone": config.backbone,
+            "parts": {name: part.stop - part.start for name, part in parts.items()},
+            "image_size": config.preprocessing.image_size,
+            "lineage": lineage,
+        }
 
 
-def evaluate_encoder(
-    encoder: Path, untrained: Path, *, train: ShardManifest, val: ShardManifest, config: EvaluateConfig, out: Path
+@dataclass(frozen=True)
+class Findings:
+    """All that was found out about one encoder."""
+
+    measures: list[Measure]
+    curves: list[dict[str, Any]]
+    filters: list[FilterReport]
+    skipped: dict[str, str]
+    """Protocols that had nothing to say, each with the reason."""
+
+
+def evaluate_encoders(
+    candidates: Mapping[str, Candidate],
+    *,
+    train: ShardManifest,
+    val: ShardManifest,
+    config: EvaluateConfig,
+    out: Path,
 ) -> dict[str, Any]:
-    """Write `card.json`: the measures on `val` of the encoder and of the network it began as, probed on `train`."""
-    card: dict[str, Any] = {"train_manifest": train.hash, "val_manifest": val.hash}
-    with progress("evaluate", total=2) as bar:
-        for name, folder in (("trained", encoder), ("untrained", untrained)):
-            model = load_encoder(folder)
-            card[f"{name}_encoder"] = model.id
-            card[name] = [m.to_dict() for m in measure(model, train, val, config)]
-            bar.advance()
-    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    """Write `card.json` and `card.html`: each encoder on `val`, with heads fitted on `train`. Returns the card.
+
+    `candidates` has `trained` and `untrained`, and may have `against`: another encoder, measured side by side.
+
+    Raises:
+        InvalidInput: nothing to evaluate on, or an encoder whose features are not finite.
+    """
+    found: dict[str, Findings] = {}
+    with progress("evaluate", total=len(candidates) * (len(PROTOCOLS) + 1)) as bar:
+        for name, candidate in candidates.items():
+            found[name] = examine(candidate, train, val, config, bar=bar)
+    card = {
+        "format": FORMAT,
+        "encoders": {name: candidate.about() for name, candidate in candidates.items()},
+        "data": {"train": _about(train), "val": _about(val)},
+        "settings": dump(config),
+        "measures": {name: [measure.to_dict() for measure in one.measures] for name, one in found.items()},
+        "curves": {name: one.curves for name, one in found.items()},
+        "filters": {name: [asdict(report) for report in one.filters] for name, one in found.items()},
+        "skipped": [{"what": what, "why": why} for what, why in next(iter(found.values())).skipped.items()],
+    }
+    write_whole(out / CARD, lambda file: file.write((json.dumps(card, indent=2) + "\n").encode()))
+    write_whole(out / PAGE, lambda file: file.write(card_page(card).encode()))
     return card
 
 
-def measure(encoder: Encoder, train: ShardManifest, val: ShardManifest, config: EvaluateConfig) -> list[Measure]:
-    """kNN and linear accuracy of the invariant part, rotation R2 of the equivariant part, effective rank of each."""
-    known, asked = freeze(encoder, train), freeze(encoder, val)
-    shelf, queries = invariant_splits(known, asked, train=train, val=val)
-    measures = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
-    measures += linear_accuracy(shelf, queries, seed=config.seed)
-    if asked.features.equivariant.shape[1] and known.latents is not None and asked.latents is not None:
-        train_pairs, val_pairs = (
-            rotation_pairs(
-                split.features.equivariant,
-                split.latents[:, :3],
-                split.sample,
-                pairs_per_object=config.pairs_per_object,
-                seed=config.seed,
+def examine(
+    candidate: Candidate, train: ShardManifest, val: ShardManifest, config: EvaluateConfig, *, bar: Meter
+) -> Findings:
+    """Every protocol on one encoder."""
+    encoder = candidate.encoder
+    known, asked = freeze_pair(encoder, train, val, bn_mode=config.bn_mode, seed=config.seed)
+    parts = [name for name in ("invariant", "equivariant", "all") if _has(encoder, name)]
+    subject = Subject(known, asked, candidate.head, tuple(parts), config)
+    measures, skipped = [], {}
+    for name, protocol in PROTOCOLS.items():
+        try:
+            measures += protocol(subject)
+        except Inapplicable as reason:
+            skipped[name] = str(reason)
+        bar.advance()
+    curves: list[dict[str, Any]] = []
+    if config.curve_images:
+        looked = look_closely(encoder, known, val, config)
+        measures, curves = measures + looked[0], looked[1]
+    bar.advance()
+    return Findings(measures, curves, degenerate_filters(encoder.backbone), skipped)
+
+
+def look_closely(
+    encoder: Encoder, known: Frozen, val: ShardManifest, config: EvaluateConfig
+) -> tuple[list[Measure], list[dict[str, Any]]]:
+    """Invariance curves of both parts, and one-pixel shifts of the invariant part, on some images of `val`."""
+    window = encoder.config.preprocessing.image_size
+    canvases, groups = some_images(val, window + max(2, window // 8), config.curve_images, config.seed)
+    offset = (canvases.shape[-1] - window) // 2
+    images = canvases[:, :, offset : offset + window, offset : offset + window].float() / 255
+    labelled = np.unique(known.label[known.label >= 0])
+    predict = linear_classifier(known.split("invariant")) if len(labelled) > 1 else None
+    measures, curves = [], []
+    for transformation in TRANSFORMATIONS:
+        seen = [encoder.encode(transformation.apply(images, strength)) for strength in transformation.strengths]
+        for part in (name for name in ("invariant", "equivariant") if _has(encoder, name)):
+            features = [getattr(moved, part) for moved in seen]
+            own = predict if part == "invariant" else None
+            curve = drift_curve(features, transformation, predict=own, groups=groups, seed=config.seed)
+            measures.append(curve.measure().of_part(part))
+            curves.append({**curve.to_dict(), "part": part})
+    encode = partial(_encode, encoder, "invariant")
+    shift = partial(shift_measures, encode, canvases, window, predict=predict, groups=groups, seed=config.seed)
+    measures += [one.of_part("invariant") for one in shift()]
+    if config.robust_crop:
+        if config.robust_crop >= window:
+            raise InvalidInput(
+                f"robust_crop={config.robust_crop}: must be smaller than the encoder's {window} px images"
             )
-            for split in (known, asked)
-            if split.latents is not None
-        )
-        measures += relation_r2(train_pairs, val_pairs, config.probe, seed=config.seed)
-    return [*measures, rank_measure(asked.features.invariant)]
+        robust = shift(crop=partial(robust_crop, crop=config.robust_crop))
+        measures += [replace(one, name=f"invariant/robust_{one.name}") for one in robust]
+    return measures, curves
 
 
-def invariant_splits(known: Frozen, asked: Frozen, *, train: ShardManifest, val: ShardManifest) -> tuple[Split, Split]:
-    """Gallery and queries of the invariant part, labels and groups of both in the vocabularies of `train`."""
-    # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
-    label = translated(asked.label, val.labels, train.labels)
-    group = translated(asked.group, val.groups, train.groups)
-    gallery = Split.of(known.features.invariant, known.label, known.group)
-    return gallery, Split.of(asked.features.invariant, label, group)
+def some_images(manifest: ShardManifest, size: int, number: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """At most `number` stored images, uint8 `[image, 3, size, size]`, of many samples, and their groups."""
+    order = generator("close look", seed).permutation(len(manifest))[:number]
+    images, rows = [], []
+    for batch in read_images(manifest, np.sort(order), image_size=size, batch_size=256):
+        images.append(batch.images)
+        rows += batch.rows
+    chosen = np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)
+    return torch.cat(images)[torch.from_numpy(chosen)], manifest.group[np.asarray(rows)[chosen]]
 
 
-def translated(indices: NDArray[np.int64], own: Sequence[str], other: Sequence[str]) -> NDArray[np.int64]:
-    """Indices into `own` as indices into `other`; names that `other` lacks get numbers beyond it, and -1 stays."""
-    place = {name: number for number, name in enumerate(dict.fromkeys([*other, *own]))}
-    lookup = np.array([*(place[name] for name in own), -1], dtype=np.int64)
-    return lookup[indices]
+def _encode(encoder: Encoder, part: str, images: Tensor) -> Tensor:
+    features: Tensor = getattr(encoder.encode(images), part)
+    return features
 
 
-def freeze(encoder: Encoder, manifest: ShardManifest, *, batch_size: int = 256) -> Frozen:
-    """Encode every stored image of `manifest`, in this process."""
-    if len(manifest) == 0:
-        raise InvalidInput("no samples to evaluate on; check the shards and filters of `validation`")
-    rows = np.arange(len(manifest))
-    batches = list(
-        read_images(manifest, rows, image_size=encoder.config.preprocessing.image_size, batch_size=batch_size)
-    )
-    parts = [encoder.encode(batch.images) for batch in batches]
-    sample = np.concatenate([np.asarray(batch.rows) for batch in batches])
-    latents = None if batches[0].latents is None else torch.cat([b.latents for b in batches if b.latents is not None])
-    return Frozen(
-        features=Features(*(torch.cat(columns) for columns in zip(*map(_parts, parts), strict=True))),
-        label=manifest.label[sample],
-        group=manifest.group[sample],
-        sample=sample,
-        latents=latents,
-    )
+def _has(encoder: Encoder, part: str) -> bool:
+    """Whether the part has any width; `all` counts only where it is not the invariant part itself."""
+    width = encoder.parts[part].stop - encoder.parts[part].start
+    return width > 0 and not (part == "all" and encoder.parts["all"] == encoder.parts["invariant"])
 
 
-def _parts(features: Features) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return features.invariant, features.equivariant, features.all
+def _about(manifest: ShardManifest) -> dict[str, Any]:
+    return {
+        "manifest_hash": manifest.hash,
+        "samples": len(manifest),
+        "classes": len(np.unique(manifest.label[manifest.label >= 0])),
+        "domains": len(np.unique(manifest.domain[manifest.domain >= 0])),
+    }

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,20 @@ def build_index(
     }
 
 
-def register(registry: Registry, name: str, *, encoder: Path, bundle: Path, run_name: str, out: Path) -> dict[str, Any]:
-    """Register the encoder as `name` with the bundle's location, and move the alias `champion` to it."""
+def register(
+    registry: Registry,
+    name: str,
+    *,
+    encoder: Path,
+    card: Mapping[str, Path],
+    bundle: Path,
+    run_name: str,
+    out: Path,
+) -> dict[str, Any]:
+    """Register the encoder with the files of its card, if it was measured, and move the alias `champion` to it.
+
+    The bundle stays where it is; its location is a tag.
+    """
     loaded = load_encoder(encoder)
     info = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     part = loaded.parts["invariant"]
@@ -84,9 +96,8 @@ def register(registry: Registry, name: str, *, encoder: Path, bundle: Path, run_
         progress("register", total=1) as bar,
         registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run,
     ):
-        version = registry.register(
-            name, encoder.resolve(), dim=part.stop - part.start, run=run, tags=tags, alias="champion"
-        )
+        files = {what: path.resolve() for what, path in {"encoder": encoder, **card}.items()}
+        version = registry.register(name, files, dim=part.stop - part.start, run=run, tags=tags, alias="champion")
         bar.advance()
     result = {"model": name, "version": version, "uri": f"models:/{name}@champion", "tracking": registry.uri, **tags}
     (out / "registered.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

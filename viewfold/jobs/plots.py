@@ -33,7 +33,7 @@ def training_curves(metrics: Path) -> str:
         right.plot(steps, [row[name] for row in rows], label=name.removeprefix("effective_rank/"))
     right.set(xlabel="step", title="effective rank of a batch", ylim=(0, None))
     right.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def selector_bars(selectors: Mapping[str, Mapping[str, Any]], k: int) -> str:
@@ -48,7 +48,7 @@ def selector_bars(selectors: Mapping[str, Mapping[str, Any]], k: int) -> str:
     axes.axvline(selectors[names[0]]["chance_precision"], color="black", lw=0.8, ls=":")
     axes.set(xlabel=f"precision@{k} (dotted: chance)", xlim=(0, None))
     axes.invert_yaxis()
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def index_map(xs: Sequence[float], ys: Sequence[float], labels: Sequence[str]) -> str:
@@ -63,11 +63,12 @@ def index_map(xs: Sequence[float], ys: Sequence[float], labels: Sequence[str]) -
         axes.scatter([xs[i] for i in rows], [ys[i] for i in rows], s=9, color=colour, marker=marker, label=name)
     axes.set(xticks=[], yticks=[])
     axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)
-    return _svg(figure)
+    return svg_text(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """The figure as one `<svg>` element, without metadata: the same drawing is the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]

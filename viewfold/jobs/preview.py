@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from viewfold.augment.policies import POLICIES, PolicyConfig, policy_warnings
 from viewfold.augment.sheet import policy_sheet
-from viewfold.config import choose, override
+from viewfold.config import choose, is_setting, override
 from viewfold.errors import InvalidInput, ShardError
 from viewfold.jobs.data import locate
 from viewfold.pipeline.decode import decode_image
@@ -52,7 +51,7 @@ def preview(words: Sequence[str], *, policy: str, out: Path, images: int, views:
         low, high = _LIMITS[name]
         if not low <= value <= high:
             raise InvalidInput(f"--{name} must lie in {low}..{high}, got {value}")
-    settings = [word for word in words if _is_setting(word)]
+    settings = [word for word in words if is_setting(word)]
     chosen = override(choose("policy", POLICIES, {"name": policy}), settings)
     require_picture_path(out)
     paths = _shards([word for word in words if word not in settings])
@@ -120,10 +119,6 @@ def require_picture_path(path: Path) -> None:
         raise InvalidInput(f"{path}: a folder; name a file in it")
     if not path.parent.is_dir():
         raise InvalidInput(f"{path.parent}: no such folder; make it first, or name another --out")
-
-
-def _is_setting(word: str) -> bool:
-    return re.match(r"[A-Za-z_][\w.]*=", word) is not None and not Path(word).exists()
 
 
 def _shards(words: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from viewfold.config import load, override, unknown
 from viewfold.jobs.compare import CompareConfig
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.embed import EmbedConfig
-from viewfold.jobs.evaluate import EvaluateConfig
+from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.index import IndexConfig
 from viewfold.jobs.run import RunConfig
 from viewfold.jobs.train import TrainConfig

@@ -6,7 +6,7 @@ Metrics reach the server from the run's own `metrics.jsonl`, so one that is slow
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,17 @@ class TrackedRun:
         except MlflowException as error:
             self.failure = _first_line(error)
 
+    def log_card(self, card: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Send the measures of the card's `trained` encoder as metrics, and its files as artifacts below `card/`."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(m["name"], float(m["value"]), now, 0) for m in card["measures"]["trained"]]
+        try:
+            self.client.log_batch(self.run_id, metrics=metrics)
+            for file in files:
+                self.client.log_artifact(self.run_id, str(file), "card")
+        except MlflowException as error:
+            self.failure = _first_line(error)
+
 
 class Registry:
     """A tracking server and model registry: `MLFLOW_TRACKING_URI`, else an SQLite file in `home`."""
@@ -98,9 +109,18 @@ class Registry:
         self.client.set_terminated(run.info.run_id)
 
     def register(
-        self, name: str, encoder: Path, *, dim: int, run: TrackedRun, tags: Mapping[str, str], alias: str
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        dim: int,
+        run: TrackedRun,
+        tags: Mapping[str, str],
+        alias: str,
     ) -> str:
-        """Log the encoder folder as a model of `run`, register it as `name`, point `alias` at it; returns the version.
+        """Log `files` as a model of `run`, register it as `name`, point `alias` at it; returns the version.
+
+        `files` has the folder `encoder`, and whatever travels with it: the `card`, where it was measured.
 
         The model has a tensor signature with a free batch axis: uint8 `[-1, -1, -1, 3]` to float32 `[-1, dim]`.
         """
@@ -113,7 +133,7 @@ class Registry:
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, dim))]),
         )
         with self._as_default():
-            logged = self._log(encoder, run, signature)
+            logged = self._log(files, run, signature)
             if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
                 self.client.create_registered_model(name)
             version = self.client.create_model_version(
@@ -143,8 +163,8 @@ class Registry:
             raise InvalidInput(f"{uri}: this model holds no viewfold encoder folder")
         return ModelVersion(name, str(found.version), encoder.parent, dict(found.tags))
 
-    def _log(self, encoder: Path, run: TrackedRun, signature: Any) -> Any:
-        """The encoder folder as a model of `run`."""
+    def _log(self, files: Mapping[str, Path], run: TrackedRun, signature: Any) -> Any:
+        """The files as a model of `run`."""
         import mlflow
 
         from viewfold import __version__
@@ -155,7 +175,7 @@ class Registry:
             return mlflow.pyfunc.log_model(
                 name="encoder",
                 python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
-                artifacts={"encoder": str(encoder)},
+                artifacts={name: str(path) for name, path in files.items()},
                 signature=signature,
                 pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
             )

@@ -20,24 +20,22 @@ from viewfold.retrieval import IndexBundle
 
 SHEET_PX = 900
 TITLES = {
-    "knn5/top1": "kNN top-1 (invariant)",
-    "knn5/top1_balanced": "kNN top-1, class-balanced",
-    "linear/top1": "linear top-1 (invariant)",
-    "linear/top1_balanced": "linear top-1, class-balanced",
-    "linear/top5": "linear top-5",
-    "linear/top5_balanced": "linear top-5, class-balanced",
-    "rotation/r2": "rotation R2 (equivariant)",
-    "rotation/r2_official": "rotation R2 as published",
-    "effective_rank": "effective rank (invariant)",
+    "invariant/knn5/top1": "kNN top-1 (invariant)",
+    "invariant/linear/top1": "linear top-1 (invariant)",
+    "equivariant/rotation/r2": "rotation R2 (equivariant)",
+    "equivariant/rotation/r2_official": "rotation R2 as published",
+    "equivariant/retrieval/mrr": "view retrieval MRR",
+    "invariant/shift/consistency": "same class after 1 px shift",
+    "invariant/effective_rank": "effective rank (invariant)",
 }
-"""What the measures are called in tables."""
+"""What the demo shows of an encoder's card, and what it is called in tables."""
 
 
 def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, Any]) -> Path:
     """Write `out/report.html` from the results and the artifacts of the two runs below `out`."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
+    from jinja2 import Environment, PackageLoader
 
-    pages = Environment(loader=PackageLoader("viewfold.jobs", "."), autoescape=select_autoescape(), trim_blocks=True)
+    pages = Environment(loader=PackageLoader("viewfold.jobs", "."), autoescape=True, trim_blocks=True)
     emoji, objects = out / "emoji", out / "objects"
     bundle = IndexBundle.open(emoji / "index" / "bundle")
     curves = {
@@ -50,6 +48,8 @@ def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, An
         results=results,
         configs=configs,
         titles=TITLES,
+        trained=measures(results["objects"]["evaluate"], "trained"),
+        untrained=measures(results["objects"]["evaluate"], "untrained"),
         environment=environment(),
         curves=curves,
         bars=selector_bars(results["emoji"]["compare"]["selectors"], results["emoji"]["compare"]["k"]),
@@ -59,6 +59,11 @@ def write_report(out: Path, configs: dict[str, RunConfig], results: dict[str, An
         sheets={part: _shrunk(out / part / "data" / "contact-sheet.png") for part in configs},
     )
     return write_whole(out / "report.html", lambda file: file.write(html.encode()))
+
+
+def measures(card: dict[str, Any], which: str) -> dict[str, dict[str, Any]]:
+    """Measures of one of a card's encoders, by name."""
+    return {measure["name"]: measure for measure in card["measures"][which]}
 
 
 def gallery(run: Path, bundle: IndexBundle) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.jobs.compare import CompareConfig, compare
 from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import EmbedConfig, embed
-from viewfold.jobs.evaluate import EvaluateConfig, evaluate_encoder
+from viewfold.jobs.evaluate import CARD, PAGE, Candidate, evaluate_encoders
+from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.index import IndexConfig, build_index, register
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder
@@ -108,6 +109,12 @@ class Run:
     def encoder(self) -> Path:
         """The encoder that the run is about: the adapted one where there is one."""
         return self.folder / ("adapt" if self.config.adapt else "pretrain") / "encoder"
+
+    @property
+    def card(self) -> dict[str, Path]:
+        """The files of the encoder's card, where the run measures it."""
+        folder = self.folder / "evaluate"
+        return {"card": folder / CARD, "card_page": folder / PAGE} if self.config.evaluate else {}
 
     def start_ray(self) -> None:
         """Have Ray from here to the end of the run: a run that finds all its stages finished never starts it."""
@@ -290,9 +297,18 @@ def _evaluate(run: Run, out: Path) -> dict[str, Any]:
         val = source(run.manifest("validation"), run.config.validation)
     else:
         val = source(run.manifest(), DataConfig(shards=run.config.data.shards, domains=run.config.held_out))
-    untrained = run.folder / "pretrain" / "untrained"
-    train = source(run.manifest(), run.sources(labelled=True))
-    return evaluate_encoder(run.encoder, untrained, train=train, val=val, config=run.config.evaluate, out=out)
+    train = source(run.manifest(), run.sources())
+    candidates = {
+        "trained": Candidate.load(run.encoder),
+        "untrained": Candidate.load(run.folder / "pretrain" / "untrained"),
+    }
+    card = evaluate_encoders(candidates, train=train, val=val, config=run.config.evaluate, out=out)
+    tags = {"encoder_id": str(candidates["trained"].encoder.id), "manifest_hash": val.hash, "run": run.label}
+    with run.registry().run(
+        "viewfold", f"{run.label}/evaluate", params=dump(run.config.evaluate), tags=tags
+    ) as tracked:
+        tracked.log_card(card, [out / CARD, out / PAGE])
+    return {name: card[name] for name in ("encoders", "data", "measures", "skipped")}
 
 
 def _embed(run: Run, out: Path) -> dict[str, Any]:
@@ -306,13 +322,12 @@ def _embed(run: Run, out: Path) -> dict[str, Any]:
 
 def _index(run: Run, out: Path) -> dict[str, Any]:
     assert run.config.index is not None
-    card = run.folder / "evaluate" / "card.json"
     return build_index(
         run.folder / "embed",
         ShardManifest.load(run.manifest()),
         run.config.index,
         held_out=run.config.held_out,
-        card=card if run.config.evaluate else None,
+        card=run.card.get("card"),
         out=out,
     )
 
@@ -323,6 +338,7 @@ def _register(run: Run, out: Path) -> dict[str, Any]:
         run.registry(),
         run.config.register_as,
         encoder=run.encoder,
+        card=run.card,
         bundle=run.folder / "index" / "bundle",
         run_name=run.label,
         out=out,
@@ -365,7 +381,7 @@ STAGES: dict[str, Stage] = {
     ),
     "register": Stage(
         lambda c: c.register_as,
-        ("pretrain", "adapt", "index"),
+        ("pretrain", "adapt", "evaluate", "index"),
         _register,
         reads=lambda c: {"server": os.environ.get("MLFLOW_TRACKING_URI", "")},
     ),

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -199,7 +200,7 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.world_size))  # Ray leaves each worker one
     manifest = source(job.manifest, job.data)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
-        _keep_untrained(job)
+        _keep_untrained(job, manifest)
     engine, method = build_engine(config, manifest, job.start, worker.device)
     standing, start_step = Progress(), 0
     with worker.checkpoint() as folder:
@@ -260,10 +261,12 @@ def _ledger(folder: Path, worker: Worker, manifest: ShardManifest, step: int) ->
     return ledger
 
 
-def _keep_untrained(job: TrainJob) -> None:
-    """Write the encoder before its first step: what a trained one is held against."""
-    assert isinstance(job.start, EncoderConfig)
-    save_encoder(_start_encoder(job.config, job.start), job.out / "untrained", lineage={"seed": job.config.seed})
+def _keep_untrained(job: TrainJob, manifest: ShardManifest) -> None:
+    """Write encoder and head as they are before the first step: what the trained ones are held against."""
+    encoder, folder = _start_encoder(job.config, job.start), job.out / "untrained"
+    method = _build_method(job.config, manifest, encoder)
+    identity = save_encoder(encoder, folder, lineage={"seed": job.config.seed})
+    _keep_head(method, method.state_dict(), folder, identity)
 
 
 def _start_encoder(config: TrainConfig, start: EncoderConfig | Path) -> Encoder:
@@ -310,6 +313,10 @@ def _export(engine: AbstractEngine, method: Method, job: TrainJob, manifest: Sha
     }
     folder = job.out / "encoder"
     identity = save_encoder(trained_encoder(method.encoder.config, weights), folder, lineage=lineage)
-    if method.head is not None:
-        save_head(method.head.config, weights, folder, encoder_id=identity)
+    _keep_head(method, weights, folder, identity)
     return {"encoder_id": identity}
+
+
+def _keep_head(method: Method, weights: Mapping[str, torch.Tensor], encoder: Path, identity: str) -> None:
+    if method.head is not None:
+        save_head(method.head.config, weights, encoder, encoder_id=identity)

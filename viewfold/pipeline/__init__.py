@@ -2,7 +2,8 @@
 
 `order/` says which sample comes when, `remote/` fetches what is not on this disk.
 
-Imported by their own names: `executor` (needs Ray), `progress` and `verify` (each named like its function).
+Imported by their own names: `executor` (needs Ray), `import_3diebench`, `progress` and `verify` (each named like its
+function).
 """
 
 from viewfold.pipeline.decode import decode_image

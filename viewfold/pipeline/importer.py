@@ -3,16 +3,17 @@
 import csv as csv_format
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viewfold.errors import InvalidInput, MissingDependency
+from viewfold.errors import InvalidInput
+from viewfold.folders import whole_folder
 from viewfold.pipeline.decode import storable
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.packing import refuse_used, shard_writer
 from viewfold.pipeline.stage import write_whole
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -62,24 +63,17 @@ def import_folder(
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: no such folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInput(f"{out}: exists and is not empty; remove it or give another folder")
+    refuse_used(out)
     sources = _from_folders(folder) if csv is None else _from_csv(csv, columns or {})
     if columns and csv is None:
         raise InvalidInput("columns are those of a CSV file, and none is given")
     if not sources:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise InvalidInput(f"{csv or folder}: no image to import; files with these endings are taken: {kinds}")
-    aside = out.with_name(f"{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        refused = _pack(folder, sources, aside, shard_bytes=shard_bytes, progress=progress)
-        _report(refused, len(sources), aside, skip_bad=skip_bad)
-        index_shards(sorted(aside.glob("*.tar")), aside)
-        aside.replace(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with whole_folder(out.absolute()) as part:
+        refused = _pack(folder, sources, part, shard_bytes=shard_bytes, progress=progress)
+        _report(refused, len(sources), part, skip_bad=skip_bad)
+        index_shards(sorted(part.glob("*.tar")), part)
     return ShardManifest.load(out)
 
 
@@ -122,12 +116,8 @@ def _source(line: Mapping[str, str | None], columns: Mapping[str, str], path: Pa
 def _pack(
     folder: Path, sources: Sequence[SourceImage], out: Path, *, shard_bytes: int, progress: Callable[[int], object]
 ) -> list[_Refused]:
-    try:
-        from webdataset import ShardWriter
-    except ModuleNotFoundError:
-        raise MissingDependency("importing images needs webdataset: pip install 'viewfold[train]'") from None
     refused = []
-    with ShardWriter(str(out / "images-%06d.tar"), maxsize=shard_bytes, mtime=0.0, verbose=0) as writer:
+    with shard_writer(out, "images", shard_bytes=shard_bytes) as writer:
         for source, key in zip(sources, _keys(sources), strict=True):
             try:
                 extension, data = storable((folder / source.image).read_bytes())

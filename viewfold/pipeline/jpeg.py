@@ -63,6 +63,12 @@ def jpeg_pixels(data: bytes, shape: tuple[int, int], least: int) -> NDArray[np.u
     return pixels
 
 
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """RGB `[height, width, 3]` as a JPEG of a quality in 1..100, its colours at half the resolution, as cameras do."""
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
+    return data
+
+
 def jpeg_orientation(data: bytes) -> int:
     """How a JPEG must be turned, 1 to 8 as EXIF counts, from its EXIF or else its XMP; 1 where neither says."""
     xmp = 1

@@ -172,9 +172,10 @@ class ShardManifest:
                 )
             asked = f"domains={domains}, without_domains={without_domains}, labelled={labelled}"
             raise InvalidInput(f"no sample of {len(self)} is left with {asked}; widen the filter")
-        return self if keep.all() else self._select(np.flatnonzero(keep))
+        return self if keep.all() else self.take(np.flatnonzero(keep))
 
-    def _select(self, rows: NDArray[np.int64]) -> "ShardManifest":
+    def take(self, rows: NDArray[np.int64]) -> "ShardManifest":
+        """The samples of these rows, in this order; vocabularies stay as they are."""
         widths = np.unique(self.samples.numbers("num_latents", rows))
         return replace(
             self,

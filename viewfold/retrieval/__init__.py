@@ -2,7 +2,7 @@
 
 from viewfold.retrieval.build import build_bundle, write_bundle
 from viewfold.retrieval.bundle import BundleInfo, IndexBundle
-from viewfold.retrieval.faiss_index import Hits
+from viewfold.retrieval.faiss_index import Hits, nearest
 from viewfold.retrieval.features import RECORD_SCHEMA, FeatureSet, FeatureWriter, record_table
 from viewfold.retrieval.hashing import image_hashes, perceptual_hash
 from viewfold.retrieval.selection import DemoItem, DemoSet, Query, SelectConfig, select
@@ -34,6 +34,7 @@ __all__ = [
     "image_hashes",
     "majority",
     "mean_interval",
+    "nearest",
     "perceptual_hash",
     "record_table",
     "select",

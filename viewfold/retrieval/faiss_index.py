@@ -159,6 +159,14 @@ class CosineIndex:
         return np.concatenate(pairs) if pairs else np.empty(0, dtype=np.int64)
 
 
+def nearest(gallery: NDArray[np.floating[Any]], queries: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The row of `gallery` with the largest inner product, for each of the `[query, dim]` vectors, by exact search."""
+    index = _faiss().IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery, dtype=np.float32))
+    rows: NDArray[np.int64] = index.search(np.ascontiguousarray(queries, dtype=np.float32), 1)[1][:, 0]
+    return rows
+
+
 def unit_rows(vectors: NDArray[Float], names: Sequence[str]) -> NDArray[Float]:
     """Each row of `[row, dim]` divided by its length, in the precision it came in.
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from viewfold.config import unknown
 from viewfold.errors import InvalidInput, MissingDependency
+from viewfold.ssl.resnet_sie import SIEResNet18
 
 try:
     import timm
@@ -46,8 +47,9 @@ def _resnet_small(in_channels: int) -> nn.Module:
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "resnet-medium": _resnet_medium,
     "resnet-small": _resnet_small,
+    "resnet18-sie": SIEResNet18,
 }
-"""Our own, for CPUs. Every name that timm knows works too."""
+"""Our own: small ones for CPUs, and one of a paper that timm has not. Every name that timm knows works too."""
 
 
 def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.keyed import generator
+from viewfold.ssl.evaluate.groups import numbered
 
 Statistic = Callable[[NDArray[np.float64]], float]
 """A number computed from the rows with a weight each, `[row]` (how often the row was drawn; all ones: the data)."""
@@ -28,7 +29,7 @@ def bootstrap(
     `groups` is `[row]`; a row with group -1 is a group of its own. The draws depend on `seed` alone.
     """
     value = statistic(np.ones(len(groups)))
-    row_group, num_groups = _numbered(groups)
+    row_group, num_groups = numbered(groups)
     if num_groups < 2:
         return Interval(value, None, None)
     rng = generator("bootstrap", seed)
@@ -38,10 +39,3 @@ def bootstrap(
         values.append(statistic(times[row_group].astype(np.float64)))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
-
-
-def _numbered(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Groups renumbered from 0 without gaps, each -1 getting a number of its own."""
-    names = np.where(groups < 0, groups.max(initial=0) + 1 + np.arange(len(groups)), groups)
-    known, numbers = np.unique(names, return_inverse=True)
-    return numbers, len(known)

@@ -1,6 +1,6 @@
 """What a protocol is given, and what it answers: a split of frozen features, and one measure a number."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,10 @@ class Measure:
     """Rows (queries, pairs, images) that the value was computed from."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Plain data: settings and counts that belong beside the value."""
+
+    def of_part(self, part: str) -> "Measure":
+        """The same under the name `part/...`: of which part of the features it was measured."""
+        return replace(self, name=f"{part}/{self.name}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -3,6 +3,7 @@
 from viewfold.ssl.losses.cci import Pairs, cci_loss, class_pairs
 from viewfold.ssl.losses.classification import classification_loss
 from viewfold.ssl.losses.equivariance import equivariance_loss
+from viewfold.ssl.losses.info_nce import info_nce_loss
 from viewfold.ssl.losses.vicreg import covariance_loss, invariance_loss, variance_hinge
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "classification_loss",
     "covariance_loss",
     "equivariance_loss",
+    "info_nce_loss",
     "invariance_loss",
     "variance_hinge",
 ]

@@ -1,12 +1,24 @@
 """Methods: what an encoder is trained to. A new one is one file, and one line of `METHODS`."""
 
+from viewfold.ssl.methods.augself import AugSelf, AugSelfConfig
 from viewfold.ssl.methods.cci import CCI, CCI_PRESETS, CCIConfig
+from viewfold.ssl.methods.equimod import EquiMod, EquiModConfig
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task
 from viewfold.ssl.methods.sie import SIE, SIE_PRESETS, SIEConfig
+from viewfold.ssl.methods.sie_equivariant import SIEEquivariant, SIEEquivariantConfig
+from viewfold.ssl.methods.simclr import SimCLR, SimCLRConfig
+from viewfold.ssl.methods.supervised import Supervised, SupervisedConfig
+from viewfold.ssl.methods.vicreg import VICReg, VICRegConfig
 
 METHODS: dict[str, type[Method]] = {
+    "augself": AugSelf,
     "cci": CCI,
+    "equimod": EquiMod,
     "sie": SIE,
+    "sie-equivariant": SIEEquivariant,
+    "simclr": SimCLR,
+    "supervised": Supervised,
+    "vicreg": VICReg,
 }
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {name: method.config_class for name, method in METHODS.items()}
@@ -18,10 +30,22 @@ __all__ = [
     "METHOD_CONFIGS",
     "SIE",
     "SIE_PRESETS",
+    "AugSelf",
+    "AugSelfConfig",
     "CCIConfig",
+    "EquiMod",
+    "EquiModConfig",
     "Method",
     "MethodConfig",
     "Outcome",
     "SIEConfig",
+    "SIEEquivariant",
+    "SIEEquivariantConfig",
+    "SimCLR",
+    "SimCLRConfig",
+    "Supervised",
+    "SupervisedConfig",
     "Task",
+    "VICReg",
+    "VICRegConfig",
 ]

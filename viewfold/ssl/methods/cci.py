@@ -9,7 +9,7 @@ from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.losses import cci_loss, class_pairs, classification_loss
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_tau
 from viewfold.values import Views
 
 
@@ -32,8 +32,7 @@ class CCIConfig(MethodConfig):
     """Weight of the linear classifier's cross-entropy."""
 
     def __post_init__(self) -> None:
-        if self.tau <= 0:
-            raise ValueError(f"tau must be above 0, got {self.tau}")
+        check_tau(self.tau)
         if self.eps is not None and (self.form == "out" or self.eps <= 0):
             raise ValueError(f"eps must be above 0 and belongs to form 'in', got {self.eps} with form {self.form!r}")
         if min(self.cci_weight, self.ce_weight) < 0 or self.cci_weight == self.ce_weight == 0:

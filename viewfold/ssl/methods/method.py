@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from viewfold.config import Config
+from viewfold.errors import InvalidInput
+from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
-from viewfold.ssl.equivariant import EquivariantHead
+from viewfold.ssl.equivariant import EquivariantHead, HeadConfig
+from viewfold.ssl.predictors import PredictorConfig
 from viewfold.values import Views
 
 
@@ -72,3 +76,57 @@ class Method(nn.Module, ABC):
 def by_part(encoder: Encoder, features: Tensor) -> dict[str, Tensor]:
     """Detached columns of `features` for each part of the encoder that has any."""
     return {name: features.detach()[:, part] for name, part in encoder.parts.items() if part.start < part.stop}
+
+
+def pair_features(encoder: Encoder, views: Views, *, method: str) -> Float[Tensor, "2 batch dim"]:
+    """Features of both views of each sample, for a method that compares two.
+
+    Raises:
+        InvalidInput: another number of views; names the method.
+    """
+    if len(views.images) != 2:
+        raise InvalidInput(
+            f"method {method} compares two views, got {len(views.images)}; choose a policy that draws two, or pairs of "
+            "images with latents"
+        )
+    return each_view(encoder, views.images)
+
+
+@runtime_checkable
+class FollowsTransformation(Protocol):
+    """The settings from which a method builds its equivariant head."""
+
+    @property
+    def transformation(self) -> str: ...
+    @property
+    def expander_widths(self) -> tuple[int, ...]: ...
+    @property
+    def predictor(self) -> PredictorConfig: ...
+
+
+def equivariant_head(config: FollowsTransformation, encoder: Encoder, *, part: str, num_params: int) -> EquivariantHead:
+    """A head on one part of the encoder's features, for transformations of `num_params` numbers."""
+    columns = encoder.parts[part]
+    return EquivariantHead(
+        HeadConfig(
+            part=part,
+            part_dim=columns.stop - columns.start,
+            transformation=config.transformation,
+            num_params=num_params,
+            widths=config.expander_widths,
+            predictor=config.predictor,
+        )
+    )
+
+
+def check_tau(tau: float) -> None:
+    """For `__post_init__`: raises ValueError unless the temperature is above 0."""
+    if tau <= 0:
+        raise ValueError(f"tau must be above 0, got {tau}")
+
+
+def check_unread(config: MethodConfig, *names: str, where: str) -> None:
+    """For `__post_init__`: fields that nothing reads `where` must keep their defaults, so that none is set in vain."""
+    for name in names:
+        if getattr(config, name) != getattr(type(config), name):
+            raise ValueError(f"{name} has no effect {where}; leave it out")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from viewfold.config import unknown
 from viewfold.errors import InvalidInput
-from viewfold.ssl.geometry import relative_rotation
+from viewfold.ssl.geometry import angles_from_quaternion, matrix_from_quaternion, relative_rotation
 from viewfold.ssl.methods.method import Task
 from viewfold.values import Views
 
@@ -54,21 +54,35 @@ class Recorded(Relation):
     """`[batch, column]` of each view, in the order of `reads`, to `[batch, k]`."""
 
     def num_outputs(self, task: Task) -> int:
-        return self._between(torch.empty(2, 0, len(task.param_names)), task.param_names).shape[1]
+        none = torch.empty(0, len(task.param_names))
+        return self.between(none, none, task.param_names).shape[1]
 
     def __call__(self, views: Views) -> Float[Tensor, "batch k"]:
-        return self._between(views.params, views.names)
+        columns = self._columns(views.names)
+        assert views.params is not None  # there are as many columns as names
+        first, second = views.params[..., columns]
+        return self.relate(first, second)
 
-    def _between(self, params: Tensor | None, names: Sequence[str]) -> Tensor:
+    def between(
+        self, first: Float[Tensor, "row latent"], second: Float[Tensor, "row latent"], names: Sequence[str]
+    ) -> Float[Tensor, "row k"]:
+        """The transformation from each row of `first` to that of `second`, of which `names` names the columns.
+
+        Raises:
+            InvalidInput: they lack what this relation reads.
+        """
+        columns = self._columns(names)
+        return self.relate(first[:, columns], second[:, columns])
+
+    def _columns(self, names: Sequence[str]) -> list[int]:
         wanted = self.reads(names)
         missing = [name for name in wanted if name not in names]
-        if params is None or missing or not wanted:
+        if missing or not wanted:
             raise InvalidInput(
                 f"the views record {', '.join(names) or 'no parameters'} and this transformation needs "
                 f"{', '.join(missing) or 'latents'}; choose another of: {', '.join(RELATIONS)}, or data that records it"
             )
-        first, second = params[..., [names.index(name) for name in wanted]]
-        return self.relate(first, second)
+        return [names.index(name) for name in wanted]
 
 
 class Drawn(Relation):
@@ -89,9 +103,21 @@ class Drawn(Relation):
         return relative
 
 
+def _euler(a: Tensor, b: Tensor) -> Tensor:
+    return angles_from_quaternion(relative_rotation(a, b))
+
+
+def _matrix(a: Tensor, b: Tensor) -> Tensor:
+    return matrix_from_quaternion(relative_rotation(a, b)).flatten(1)
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    # Of hues too: a hue is circular and its difference here is not, as in 3DIEBench: between -1 and 1.
+    return b - a
+
+
 def _rotation_and_colour(a: Tensor, b: Tensor) -> Tensor:
-    """Hue is circular and its difference here is not, as in 3DIEBench: between -1 and 1."""
-    return torch.cat([relative_rotation(a[:, :3], b[:, :3]), b[:, 3:] - a[:, 3:]], dim=1)
+    return torch.cat([relative_rotation(a[:, :3], b[:, :3]), _difference(a[:, 3:], b[:, 3:])], dim=1)
 
 
 def _latents(names: Sequence[str]) -> Sequence[str]:
@@ -99,14 +125,19 @@ def _latents(names: Sequence[str]) -> Sequence[str]:
 
 
 RELATIONS: dict[str, Relation] = {
-    "difference": Recorded(reads=_latents, relate=lambda a, b: b - a),
+    "colour": Recorded(reads=lambda names: HUES, relate=_difference),
+    "difference": Recorded(reads=_latents, relate=_difference),
     "drawn": Drawn(),
+    "euler": Recorded(reads=lambda names: ANGLES, relate=_euler),
     "rotation": Recorded(reads=lambda names: ANGLES, relate=relative_rotation),
     "rotation+colour": Recorded(reads=lambda names: ANGLES + HUES, relate=_rotation_and_colour),
+    "rotation-matrix": Recorded(reads=lambda names: ANGLES, relate=_matrix),
 }
 """`drawn`: what takes the first view to the second, of what a policy drew (as many numbers as `relative_names`).
-Of recorded latents: `rotation`: the relative quaternion (4) of the poses; `rotation+colour`: and the differences of two
-hues (6); `difference`: the second image's latents minus the first's, for latents of any other meaning."""
+Of recorded latents: `rotation`: the relative quaternion (4) of the poses R1, R2, that is of R1^T R2; `euler`: its
+angles about x, y, z in radians (3); `rotation-matrix`: its entries, row by row (9); `colour`: the differences of two
+hues (2); `rotation+colour`: quaternion and differences (6); `difference`: the second image's latents minus the first's,
+for latents of any other meaning."""
 
 
 def check_relation(name: str) -> None:

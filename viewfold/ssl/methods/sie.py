@@ -13,11 +13,12 @@ from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
-from viewfold.ssl.equivariant import EquivariantHead, HeadConfig
+from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.ssl.heads import check_widths, expander
-from viewfold.ssl.losses import covariance_loss, equivariance_loss, invariance_loss, variance_hinge
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
+from viewfold.ssl.losses import equivariance_loss, invariance_loss, variance_hinge
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head, pair_features
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
+from viewfold.ssl.methods.vicreg import regularisers
 from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
@@ -71,18 +72,9 @@ class SIE(Method):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        invariant, equivariant = encoder.parts["invariant"], encoder.parts["equivariant"]
+        invariant = encoder.parts["invariant"]
         self.expand_invariant = expander(invariant.stop - invariant.start, config.expander_widths)
-        self.head = EquivariantHead(
-            HeadConfig(
-                part="equivariant",
-                part_dim=equivariant.stop - equivariant.start,
-                transformation=config.transformation,
-                num_params=num_params,
-                widths=config.expander_widths,
-                predictor=config.predictor,
-            )
-        )
+        self.head: EquivariantHead = equivariant_head(config, encoder, part="equivariant", num_params=num_params)
 
     @classmethod
     def build(cls, config: SIEConfig, encoder: Encoder, task: Task) -> "SIE":
@@ -97,12 +89,7 @@ class SIE(Method):
         return cls(config, encoder, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:
-        if len(views.images) != 2:
-            raise InvalidInput(
-                f"method sie compares two views, got {len(views.images)}; choose a policy that draws two, or pairs of "
-                "images with latents"
-            )
-        features = each_view(self.encoder, views.images)
+        features = pair_features(self.encoder, views, method="sie")
         a, b = each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]])
         x, y = each_view(self.head.embed, features[:, :, self.encoder.parts["equivariant"]])
         z = RELATIONS[self.config.transformation](views)
@@ -118,7 +105,7 @@ def sie_terms(
 ) -> dict[str, Tensor]:
     """SIE's weighted terms, from each view's (invariant, equivariant) embeddings and the prediction of the second.
 
-    Variance is halved over the two views and covariance is not; the prediction has a hinge of its own and no
+    The regularisers are those of the two parts together; the prediction has a variance hinge of its own and no
     covariance. Rows are this rank's.
     """
     (a, x), (b, y) = first, second
@@ -129,7 +116,6 @@ def sie_terms(
     return {
         "invariance": config.invariance * invariance_loss(a, b),
         "equivariance": config.invariance * config.equivariance_factor * equivariance_loss(prediction, y),
-        "variance": config.variance * (variance_hinge(view_1) + variance_hinge(view_2)) / 2,
+        **regularisers(view_1, view_2, variance=config.variance, covariance=config.covariance),
         "prediction_variance": config.prediction_variance * variance_hinge(predicted) / 2,
-        "covariance": config.covariance * (covariance_loss(view_1) + covariance_loss(view_2)),
     }

@@ -51,7 +51,17 @@ class LinearPredictor(Predictor):
 
     def forward(self, x: Float[Tensor, "batch dim"], z: Float[Tensor, "batch k"]) -> Float[Tensor, "batch dim"]:
         """W(z) x for each row."""
-        # One matrix product with x (outer) z: the dim x dim matrix of a row (4 MB at 1024) is never made.
-        outer = (x[:, :, None] * z[:, None, :]).flatten(1)
-        predicted = F.linear(outer, self.weight.flatten(1))
-        return predicted if self.bias is None else predicted + F.linear(x, self.bias)
+        return hypernetwork_product(x, z, self.weight, self.bias)
+
+
+def hypernetwork_product(
+    x: Float[Tensor, "batch fan_in"],
+    z: Float[Tensor, "batch k"],
+    weight: Float[Tensor, "fan_out fan_in k"],
+    bias: Float[Tensor, "fan_out fan_in"] | None,
+) -> Float[Tensor, "batch fan_out"]:
+    """W(z) x for each row, where W(z)[i, j] is the sum over k of weight[i, j, k] z[k], plus bias[i, j]."""
+    # One matrix product with x (outer) z: the out x in matrix of a row (4 MB at 1024) is never made.
+    outer = (x[:, :, None] * z[:, None, :]).flatten(1)
+    product = F.linear(outer, weight.flatten(1))
+    return product if bias is None else product + F.linear(x, bias)

@@ -3,12 +3,11 @@
 import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,10 +15,10 @@ from viewfold.config import Config, dump
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator, key64
 from viewfold.ssl.evaluate.interval import bootstrap
-from viewfold.ssl.evaluate.measure import Measure, finite
-from viewfold.ssl.geometry import relative_rotation
+from viewfold.ssl.evaluate.measure import Measure
+from viewfold.ssl.evaluate.pairs import Pairs
+from viewfold.ssl.evaluate.r2 import official_r2, variance_weighted_r2
 
-Rows = NDArray[np.floating[Any]]
 _BLOCK = 4096  # pairs predicted at a time
 _LOOK_EVERY = 10  # steps between looks at the objects that choose when to stop
 
@@ -49,68 +48,6 @@ class PairProbeConfig(Config):
             raise ValueError(f"stop_share must lie in 0..0.5, got {self.stop_share}")
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Ordered pairs of views, as rows of a table of features, with the transformation from the first to the second."""
-
-    features: Tensor
-    """float32 `[image, dim]`."""
-    first: Tensor
-    """int64 `[pair]`: row of the first view."""
-    second: Tensor
-    """int64 `[pair]`: row of the second view."""
-    target: Tensor
-    """float32 `[pair, k]`: the transformation, such as a relative quaternion."""
-    group: Tensor
-    """int64 `[pair]`: the object, what the bootstrap draws; -1 for none."""
-
-
-def rotation_pairs(
-    features: ArrayLike | Tensor,
-    angles: ArrayLike | Tensor,
-    objects: ArrayLike | Tensor,
-    *,
-    pairs_per_object: int,
-    seed: int = 0,
-) -> Pairs:
-    """Pairs of views of the same object with their relative quaternion.
-
-    `features` is `[image, dim]`, `angles` `[image, 3]` the recorded Euler angles in radians, `objects` `[image]` ints
-    that say which images show the same object.
-
-    Raises:
-        InvalidInput: no object has two images, or features are nan or infinite.
-    """
-    object_of = np.asarray(objects, dtype=np.int64)
-    first, second = draw_pairs(object_of, pairs_per_object=pairs_per_object, seed=seed)
-    pose = torch.as_tensor(angles).to("cpu", torch.float32)
-    i, j = torch.from_numpy(first), torch.from_numpy(second)
-    target = relative_rotation(pose[i], pose[j])
-    return Pairs(finite(features), i, j, target, torch.from_numpy(object_of[first]))
-
-
-def draw_pairs(
-    objects: NDArray[np.int64], *, pairs_per_object: int, seed: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the first and second views of `pairs_per_object` ordered pairs of distinct views of each object.
-
-    A pair may be drawn twice. Objects with a single image give none.
-    """
-    rng = generator("pairs", seed)
-    first, second = [], []
-    for name in np.unique(objects):
-        rows = np.flatnonzero(objects == name)
-        if len(rows) < 2:
-            continue
-        a = rng.integers(len(rows), size=pairs_per_object)
-        b = (a + 1 + rng.integers(len(rows) - 1, size=pairs_per_object)) % len(rows)
-        first.append(rows[a])
-        second.append(rows[b])
-    if not first:
-        raise InvalidInput("pairs of views: no object has two images; rotation needs samples that store several views")
-    return np.concatenate(first), np.concatenate(second)
-
-
 def relation_r2(
     train: Pairs, val: Pairs, config: PairProbeConfig | None = None, *, name: str = "rotation", seed: int = 0
 ) -> list[Measure]:
@@ -119,7 +56,12 @@ def relation_r2(
     `r2` weighs each column by its variance, so that a constant predictor is near 0: compare models by it.
     `r2_official` is the published one, with one mean over all columns; what it gives to a predictor that never looks
     depends on the data (0.229 for 3DIEBench). Chance is the score of the training pairs' column means on `val`.
+
+    Raises:
+        InvalidInput: the transformation is the same between all pairs of `val`.
     """
+    if bool((val.target == val.target[0]).all()):
+        raise InvalidInput(f"{name}: it is the same between all {len(val.target)} pairs of views, so it has no R2")
     settings = config or PairProbeConfig()
     probe = fit_pair_probe(train, settings, seed=seed)
     predicted, target = predict(probe, val), val.target.numpy()
@@ -223,23 +165,3 @@ def predict(probe: PairProbe, pairs: Pairs) -> NDArray[np.float32]:
         for i in range(0, len(pairs.first), _BLOCK)
     ]
     return np.asarray(torch.cat(rows).numpy())
-
-
-def official_r2(target: Rows, predicted: Rows, weights: Rows | None = None) -> float:
-    """R2 of `[row, k]` with ONE mean over all entries, as SIE's published code has it (its rotation R2).
-
-    A constant predictor scores above 0 as soon as the columns' means differ.
-    """
-    return _r2(target, predicted, weights, centre_axis=None)
-
-
-def variance_weighted_r2(target: Rows, predicted: Rows, weights: Rows | None = None) -> float:
-    """R2 of `[row, k]` with a mean a column: 0 for the best constant predictor, below 0 for a worse one."""
-    return _r2(target, predicted, weights, centre_axis=0)
-
-
-def _r2(target: Rows, predicted: Rows, weights: Rows | None, *, centre_axis: int | None) -> float:
-    truth, guess = target.astype(np.float64), predicted.astype(np.float64)
-    each = np.ones(truth.shape) if weights is None else np.broadcast_to(weights[:, None], truth.shape)
-    centre = np.average(truth, axis=centre_axis, weights=each)
-    return float(1 - np.sum(each * (truth - guess) ** 2) / np.sum(each * (truth - centre) ** 2))
