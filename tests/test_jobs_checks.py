@@ -33,7 +33,7 @@ def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
     [
         ("pretrain.stream.batch_size=9", "batch_size=9 does not divide over 2 ranks; use 8 or 10"),
         ("pretrain.stream.batch_size=64", "batch_size=64 is more than the 24 samples"),
-        ("pretrain.stream.pair=true", "needs two stored images of each sample"),
+        ("pretrain.stream.images_per_sample=2", "needs two stored images of each sample"),
         ("encoder.equivariant_dim=0", "its equivariant part is empty"),
         ("encoder.equivariant_dim=500", "more than the 256 features"),
         ("encoder.backbone=resnet-smal", "did you mean"),

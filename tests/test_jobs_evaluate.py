@@ -1,23 +1,40 @@
-"""Measuring an encoder on shards whose vocabulary is not that of the shards it is probed on."""
+"""Measuring encoders on shards: what is frozen, which protocols answer, what the card holds."""
 
+import copy
+import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tiny import write_images, write_objects
 
-from viewfold.jobs.evaluate import EvaluateConfig, freeze, invariant_splits, measure, translated
+from viewfold.cli import main
+from viewfold.jobs.evaluate import Candidate, evaluate_encoders
+from viewfold.jobs.evaluate_config import EvaluateConfig
+from viewfold.jobs.freeze import freeze, freeze_pair, translated
+from viewfold.jobs.protocols import PROTOCOLS, Subject, classes
+from viewfold.pipeline.images import read_images
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
+from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing, save_encoder
+from viewfold.ssl.equivariant import save_head
 from viewfold.ssl.evaluate import PairProbeConfig
+from viewfold.ssl.methods import SIE, SIEConfig, Task
+
+QUICK = EvaluateConfig(
+    k=1, pairs_per_object=4, probe=PairProbeConfig(hidden=8, steps=5), curve_images=6, robust_crop=24
+)
+POSE = tuple(f"latent_{column}" for column in range(7))
 
 
-def small_encoder() -> Encoder:
+def small_encoder(equivariant_dim: int = 64) -> Encoder:
     torch.manual_seed(0)
     preprocessing = Preprocessing(image_size=32)
-    return Encoder(EncoderConfig(backbone="resnet-small", equivariant_dim=64, preprocessing=preprocessing)).eval()
+    config = EncoderConfig(backbone="resnet-small", equivariant_dim=equivariant_dim, preprocessing=preprocessing)
+    return Encoder(config).eval()
 
 
 def test_indices_are_translated_by_name() -> None:
@@ -43,36 +60,109 @@ def manifests(folder: Path) -> tuple[ShardManifest, ShardManifest]:
 def test_the_same_images_under_a_smaller_vocabulary_are_still_recognised(tmp_path: Path) -> None:
     everything, alone = manifests(tmp_path)
     assert (len(everything.labels), len(alone.labels)) == (3, 1)
-    top1 = measure(small_encoder(), everything, alone, EvaluateConfig(k=1))[0]
-    assert top1.value == 1.0
+    known, asked = freeze_pair(small_encoder(), everything, alone)
+    found = {one.name: one for one in classes(Subject(known, asked, None, ("invariant",), QUICK))}
+    assert found["invariant/knn1/top1"].value == 1.0
+    # Groups mean the same in both: each thing is drawn once in each of two domains.
+    assert [everything.groups[index] for index in asked.group] == [alone.groups[index] for index in alone.group]
+    assert (asked.group[:, None] == known.group[None, :]).sum(axis=1).tolist() == [2] * len(alone)
 
 
-def test_labels_and_groups_mean_the_same_in_gallery_and_queries(tmp_path: Path) -> None:
-    everything, alone = manifests(tmp_path)
+def test_batch_statistics_change_the_features_and_keep_their_order(tmp_path: Path) -> None:
+    objects = index_shards(write_objects(tmp_path, objects=12, views=4), tmp_path)
     encoder = small_encoder()
-    gallery, queries = invariant_splits(
-        freeze(encoder, everything), freeze(encoder, alone), train=everything, val=alone
-    )
-    names = [everything.groups[index] for index in queries.group]
-    assert names == [alone.groups[index] for index in alone.group]
-    assert {everything.labels[index] for index in queries.label} == {"class-2"}
-    # Each thing is drawn once in each of two domains: a query's own group is two images of the gallery, no others.
-    assert (queries.group[:, None] == gallery.group[None, :]).sum(dim=1).tolist() == [2] * len(alone)
-
-
-def test_objects_with_poses_get_a_rotation_measure_and_others_none(tmp_path: Path) -> None:
-    objects = index_shards(write_objects(tmp_path / "objects", objects=12, views=4), tmp_path / "objects")
-    images = index_shards(write_images(tmp_path / "images"), tmp_path / "images")
-    config = EvaluateConfig(k=1, pairs_per_object=4, probe=PairProbeConfig(hidden=8, steps=5))
-    encoder = small_encoder()
-    assert "rotation/r2" in {m.name for m in measure(encoder, objects, objects, config)}
-    assert "rotation/r2" not in {m.name for m in measure(encoder, images, images, config)}
+    plain, _ = freeze_pair(encoder, objects, objects)
+    known, asked = freeze_pair(encoder, objects, objects, bn_mode="official")
+    again = torch.from_numpy(np.argsort(known.sample, kind="stable"))
+    assert known.latents is not None
+    assert plain.latents is not None
+    torch.testing.assert_close(known.latents[again], plain.latents)
+    (images,) = read_images(objects, np.arange(len(objects)), image_size=32, batch_size=48)
+    with torch.no_grad():  # one batch holds all of them, so its statistics do not depend on their order
+        expected = copy.deepcopy(encoder).train()(images.images.float() / 255)
+    torch.testing.assert_close(known.features.all[again], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, plain.features.all)
+    assert not torch.allclose(asked.features.all, plain.features.all)  # by the statistics that have drifted
 
 
 def test_every_stored_image_is_a_row(tmp_path: Path) -> None:
     objects = index_shards(write_objects(tmp_path, objects=5, views=4), tmp_path)
-    frozen = freeze(small_encoder(), objects, batch_size=7)
+    frozen = freeze(small_encoder(), objects)
     assert frozen.sample.tolist() == np.repeat(np.arange(5), 4).tolist()
     assert len(frozen.features.all) == 20
     assert frozen.latents is not None
     assert frozen.latents.shape == (20, 7)
+
+
+def saved(folder: Path) -> Path:
+    """An untrained SIE encoder with its head."""
+    encoder = small_encoder()
+    method = SIE.build(SIEConfig(expander_widths=(8, 8)), encoder, Task(POSE, 0))
+    identity = save_encoder(encoder, folder, lineage={"seed": 0})
+    assert method.head is not None
+    save_head(method.head.config, method.state_dict(), folder, encoder_id=identity)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_card_of_objects_has_every_measure_with_its_chance(tmp_path: Path) -> None:
+    objects = index_shards(write_objects(tmp_path / "objects", objects=12, views=4), tmp_path / "objects")
+    mine = Candidate.load(saved(tmp_path / "encoder"))
+    candidates = {"trained": mine, "untrained": Candidate.untrained(mine.encoder)}
+    card = evaluate_encoders(candidates, train=objects, val=objects, config=QUICK, out=tmp_path)
+    assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(card))
+    trained = {measure["name"]: measure for measure in card["measures"]["trained"]}
+    expected = {
+        "all/linear/top1", "equivariant/rotation/r2", "invariant/colour/r2", "equivariant/retrieval/mrr",
+        "equivariant/retrieval/pre", "all/fitted_retrieval/mrr", "invariant/clusters/ami", "invariant/alignment",
+        "invariant/uniformity", "invariant/effective_rank", "invariant/curve/jpeg", "equivariant/curve/rotation",
+        "invariant/shift/consistency", "invariant/robust_shift/consistency",
+    }  # fmt: skip
+    assert expected <= set(trained)
+    assert all(np.isfinite([measure["value"], measure["chance"]]).all() for measure in trained.values())
+    assert {skip["what"] for skip in card["skipped"]} == {"domains", "outside"}
+    assert (tmp_path / "card.html").read_text().count("<h1") == 1
+
+
+@pytest.mark.slow
+def test_single_images_with_domains_skip_what_needs_poses(tmp_path: Path) -> None:
+    images = index_shards(write_images(tmp_path, samples=36, domains=3), tmp_path)
+    known, asked = images.subset(without_domains=["style-2"]), images.subset(domains=["style-2"])
+    card = evaluate_encoders(
+        {"trained": Candidate(small_encoder(0))}, train=known, val=asked, config=QUICK, out=tmp_path
+    )
+    names = {measure["name"] for measure in card["measures"]["trained"]}
+    assert {"invariant/domains/gap", "invariant/detection/knn_auroc"} <= names
+    assert not any(name.startswith(("all/", "equivariant/")) or "/r2" in name for name in names)
+    assert {skip["what"] for skip in card["skipped"]} == {"rotation", "colour", "retrieval", "fitted retrieval"}
+    assert set(PROTOCOLS) > {skip["what"] for skip in card["skipped"]}
+
+
+def test_a_robust_crop_as_large_as_the_image_is_refused(tmp_path: Path) -> None:
+    images = index_shards(write_images(tmp_path), tmp_path)
+    with pytest.raises(ValueError, match="robust_crop=32: must be smaller than the encoder's 32 px"):
+        evaluate_encoders(
+            {"trained": Candidate(small_encoder())},
+            train=images,
+            val=images,
+            config=replace(QUICK, robust_crop=32),
+            out=tmp_path,
+        )
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command line answers with."""
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_the_verb_refuses_what_it_cannot_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder, home = str(saved(tmp_path / "encoder")), f"--home={tmp_path}"
+    assert "name the labelled shards" in refusal(["evaluate", encoder, home], capsys)
+    assert "no encoder there" in refusal(["evaluate", "nothing", "demo:objects-val", home], capsys)
+    assert "robust_crops" in refusal(["evaluate", encoder, "demo:objects-val", "robust_crops=3", home], capsys)
+    assert "holds other things" in refusal(["evaluate", encoder, "demo:objects-val", f"--out={tmp_path}", home], capsys)
+    assert "recipe" in refusal(["evaluate", "nothing", home], capsys)

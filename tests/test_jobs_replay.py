@@ -56,7 +56,7 @@ def config_for(policy: PolicyConfig, *, pair: bool, workers: int = 1) -> TrainCo
     return TrainConfig(
         method=SIEConfig(transformation="rotation" if pair else "drawn", expander_widths=(32, 16)),
         policy=policy,
-        stream=StreamConfig(batch_size=4, image_size=SIZE, pair=pair, seed=5),
+        stream=StreamConfig(batch_size=4, image_size=SIZE, images_per_sample=1 + pair, seed=5),
         engine="plain",
         workers=workers,
         steps=5,

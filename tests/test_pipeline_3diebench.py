@@ -106,7 +106,7 @@ def test_every_view_is_there_byte_for_byte_with_its_latents(root: Path, tmp_path
 
 def test_both_views_of_a_pair_come_with_their_own_latents(root: Path, tmp_path: Path) -> None:
     manifest = imported(root, tmp_path / "out")["train"]
-    config = StreamConfig(batch_size=5, image_size=24, pair=True)
+    config = StreamConfig(batch_size=5, image_size=24, images_per_sample=2)
     drawn = set()
     for batch in stream_batches(manifest, config, num_steps=8):
         assert batch.latents is not None

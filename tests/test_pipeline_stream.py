@@ -27,7 +27,7 @@ from viewfold.pipeline.stream import stream_batches
 from viewfold.pipeline.stream_config import StreamConfig, make_order
 from viewfold.values import Batch
 
-PAIRS = StreamConfig(batch_size=8, image_size=32, pair=True, block=2)
+PAIRS = StreamConfig(batch_size=8, image_size=32, images_per_sample=2, block=2)
 SINGLES = StreamConfig(batch_size=8, image_size=32, block=4)
 
 # webdataset 1.0.2 never closes a shard that it has read; the garbage collector does, and says so.
@@ -157,7 +157,7 @@ def test_a_draw_depends_on_seed_epoch_and_identity_alone(objects: ShardManifest)
 
 
 def test_one_image_of_an_object_is_drawn_where_pairs_are_not_asked_for(objects: ShardManifest) -> None:
-    config = dataclasses.replace(PAIRS, pair=False)
+    config = dataclasses.replace(PAIRS, images_per_sample=1)
     batches = list(stream_batches(objects, config, num_steps=6))
     assert {batch.images.shape for batch in batches} == {(1, 8, 3, 32, 32)}
     assert {int(member) for batch in batches for member in batch.members.flatten()} == {0, 1, 2, 3}
@@ -197,7 +197,7 @@ def test_a_stream_left_early_closes_its_files(images: ShardManifest) -> None:
         ({"batch_size": 6}, 4, "batch_size=6 does not divide over 4 ranks; use 4 or 8, or 1, 2, 3 or 6 ranks"),
         ({"batch_size": 3}, 4, "use 4, or 1 or 3 ranks"),
         ({"batch_size": 25}, 1, "batch_size=25 is more than the 24 samples"),
-        ({"pair": True}, 1, r"images-000000/img-0000 has one \(24 such samples\); set pair=false"),
+        ({"images_per_sample": 2}, 1, r"images-000000/img-0000 has 1 \(24 such samples\); set images_per_sample=1"),
     ],
 )
 def test_a_stream_that_cannot_be_is_refused_at_once(
@@ -294,7 +294,7 @@ def test_a_json_that_broke_since_is_a_bad_sample(tmp_path: Path) -> None:
     manifest = index_shards([path], tmp_path)
     break_image(path, "obj-0001.json")
     with pytest.raises(ShardError, match=r"obj-0001: JSON at byte \d+: its JSON cannot be read"):
-        list(stream_batches(manifest, StreamConfig(batch_size=4, pair=True), num_steps=1))
+        list(stream_batches(manifest, StreamConfig(batch_size=4, images_per_sample=2), num_steps=1))
 
 
 def test_reading_gives_every_stored_image_in_order(objects: ShardManifest) -> None:

@@ -165,7 +165,7 @@ def test_data_without_the_transformation_is_refused(transformation: str, message
 
 
 @pytest.mark.parametrize(
-    ("views", "message"), [(_views(1), "two views, got 1; choose"), (_views(known=False), "needs latent_0")]
+    ("views", "message"), [(_views(1), "two views or more, got 1; choose"), (_views(known=False), "needs latent_0")]
 )
 def test_views_that_cannot_be_compared_are_refused(views: Views, message: str) -> None:
     method = SIE.build(SMALL, _encoder(), Task(POSE, 0))

@@ -197,7 +197,8 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
 def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     """One rank of a training; rank 0 writes metrics and the encoder."""
     config = job.config
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.world_size))  # Ray leaves each worker one
+    # Ray leaves each worker one. More threads than cores that may be used would wait for each other, spinning.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // worker.world_size))
     manifest = source(job.manifest, job.data)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job, manifest)
@@ -288,7 +289,7 @@ def build_engine(
 
 
 def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
-    num_images = 2 if config.stream.pair else 1
+    num_images = config.stream.images_per_sample
     task = Task(
         param_names=view_param_names(config.policy, num_images=num_images, num_latents=manifest.num_latents),
         num_labels=len(manifest.labels),

@@ -37,7 +37,7 @@ class Drawing:
     last: int
     image_size: int
     seed: int
-    pair: bool
+    images_per_sample: int
 
 
 @dataclass(frozen=True)
@@ -195,15 +195,12 @@ class StepBatches(Dataset[Made]):
 
 
 def draw_members(drawing: Drawing, identity: str, epoch: int, *, num_images: int) -> list[int]:
-    """Which stored images of a sample this epoch shows: one, or two distinct ones in random order."""
+    """Which stored images of a sample this epoch shows: distinct ones, in random order."""
     if num_images == 1:
         return [0]
-    draw = uniforms([key64("members", drawing.seed, epoch, identity)], 2)[0]
-    first = int(draw[0] * num_images)
-    if not drawing.pair:
-        return [first]
-    second = int(draw[1] * (num_images - 1))
-    return [first, second + (second >= first)]
+    left = list(range(num_images))
+    draws = uniforms([key64("members", drawing.seed, epoch, identity)], drawing.images_per_sample)[0]
+    return [left.pop(int(draw * len(left))) for draw in draws]
 
 
 def read_latents(data: bytes, num_images: int) -> NDArray[np.float32]:

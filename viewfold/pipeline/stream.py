@@ -126,7 +126,7 @@ def position_of(manifest: ShardManifest, config: StreamConfig, row: int, epoch: 
 
 def _step_batches(manifest: ShardManifest, config: StreamConfig, *, rank: int, world_size: int) -> StepBatches:
     local = config.batch_size // world_size
-    drawing = Drawing(rank * local, (rank + 1) * local, config.image_size, config.seed, config.pair)
+    drawing = Drawing(rank * local, (rank + 1) * local, config.image_size, config.seed, config.images_per_sample)
     return StepBatches(manifest, make_order(manifest, config), drawing)
 
 
@@ -151,12 +151,12 @@ def check_stream(manifest: ShardManifest, config: StreamConfig, *, world_size: i
         )
     if len(manifest) < size:
         raise InvalidInput(f"batch_size={size} is more than the {len(manifest)} samples there are; use at most that")
-    if config.pair:
-        single = manifest.samples.fewer_images(2)
-        if len(single):
+    if config.images_per_sample > 1:
+        few = manifest.samples.fewer_images(config.images_per_sample)
+        if len(few):
             raise InvalidInput(
-                f"pair=true needs two stored images of each sample, {manifest.key(int(single[0]))} has one"
-                f" ({len(single)} such samples); set pair=false"
+                f"images_per_sample={config.images_per_sample}: {manifest.key(int(few[0]))} has "
+                f"{manifest.num_images(int(few[0]))} ({len(few)} such samples); set images_per_sample=1"
             )
     make_order(manifest, config)
 

@@ -19,8 +19,8 @@ class StreamConfig(Config):
     image_size: int = 64
     """Height and width in pixels that images are scaled and cropped to."""
     seed: int = 0
-    pair: bool = False
-    """Two distinct stored images of each sample (an object seen twice); otherwise one, drawn if it has several."""
+    images_per_sample: int = 1
+    """Distinct stored images that are drawn of each sample: 2 sees an object twice, 1 takes it as it is."""
     classes_per_batch: int = 0
     """0: every sample once an epoch. Otherwise batches of this many classes, `batch_size` divided by it images of
     each, spread over their domains."""
@@ -44,6 +44,7 @@ class StreamConfig(Config):
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "image_size": 8, "block": 1, "loader_workers": 0, "lanes": 0, "classes_per_batch": 0}
+        least["images_per_sample"] = 1
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")

@@ -86,8 +86,8 @@ def pair_features(encoder: Encoder, views: Views, *, method: str) -> Float[Tenso
     """
     if len(views.images) != 2:
         raise InvalidInput(
-            f"method {method} compares two views, got {len(views.images)}; choose a policy that draws two, or pairs of "
-            "images with latents"
+            f"method {method} compares two views, got {len(views.images)}; choose a policy that draws two, or "
+            "set stream.images_per_sample=2"
         )
     return each_view(encoder, views.images)
 

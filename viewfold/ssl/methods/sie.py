@@ -16,9 +16,10 @@ from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import equivariance_loss, invariance_loss, variance_hinge
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head, pair_features
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
 from viewfold.ssl.methods.vicreg import regularisers
+from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
 from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
@@ -89,10 +90,10 @@ class SIE(Method):
         return cls(config, encoder, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:
-        features = pair_features(self.encoder, views, method="sie")
-        a, b = each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]])
-        x, y = each_view(self.head.embed, features[:, :, self.encoder.parts["equivariant"]])
-        z = RELATIONS[self.config.transformation](views)
+        features = view_features(self.encoder, views, method="sie")
+        a, b = pairs(each_view(self.expand_invariant, features[:, :, self.encoder.parts["invariant"]]))
+        x, y = pairs(each_view(self.head.embed, features[:, :, self.encoder.parts["equivariant"]]))
+        z = RELATIONS[self.config.transformation](paired(views))
         terms = sie_terms((a, x), (b, y), self.head.predict(x, z), self.config)
         return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)))
 

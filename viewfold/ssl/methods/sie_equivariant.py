@@ -13,9 +13,10 @@ from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.ssl.heads import check_widths
 from viewfold.ssl.losses import equivariance_loss, variance_hinge
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head, pair_features
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
 from viewfold.ssl.methods.vicreg import regularisers
+from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
 from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
@@ -65,9 +66,9 @@ class SIEEquivariant(Method):
         return cls(config, encoder, num_params=RELATIONS[config.transformation].num_outputs(task))
 
     def forward(self, views: Views) -> Outcome:
-        features = pair_features(self.encoder, views, method="sie-equivariant")
-        x, y = each_view(self.head.embed, features)
-        prediction = self.head.predict(x, RELATIONS[self.config.transformation](views))
+        features = view_features(self.encoder, views, method="sie-equivariant")
+        x, y = pairs(each_view(self.head.embed, features))
+        prediction = self.head.predict(x, RELATIONS[self.config.transformation](paired(views)))
         all_x, all_y, predicted = gather_rows(torch.stack([x, y, prediction], dim=1)).unbind(1)
         config = self.config
         terms = {

@@ -10,9 +10,10 @@ from viewfold.config import check_ranges
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.losses import classification_loss
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_unread, pair_features
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_unread
 from viewfold.ssl.methods.regression import joined_pair, regression_loss, regressor
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
+from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
 from viewfold.values import Views
 
 
@@ -72,14 +73,15 @@ class Supervised(Method):
         return cls(config, encoder, num_labels=num_labels, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:
-        features = pair_features(self.encoder, views, method="supervised")
+        features = view_features(self.encoder, views, method="supervised")
         terms: dict[str, Tensor] = {}
         if self.classify is not None:
             logits = self.classify(features[:, :, self.parts["invariant"]].flatten(0, 1))
-            terms["classification"] = self.config.classification * classification_loss(logits, views.label.repeat(2))
+            label = views.label.repeat(len(features))
+            terms["classification"] = self.config.classification * classification_loss(logits, label)
         if self.regress is not None:
-            prediction = self.regress(joined_pair(features[:, :, self.parts["equivariant"]]))
-            z = RELATIONS[self.config.transformation](views)
+            prediction = self.regress(joined_pair(pairs(features[:, :, self.parts["equivariant"]])))
+            z = RELATIONS[self.config.transformation](paired(views))
             terms["regression"] = self.config.regression * regression_loss(prediction, z)
         return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)))
 

@@ -17,7 +17,8 @@ from viewfold.ssl.dist import gather_rows
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import covariance_loss, invariance_loss, variance_hinge
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, pair_features
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
+from viewfold.ssl.methods.view_pairs import pairs, view_features
 from viewfold.values import Views
 
 
@@ -60,8 +61,8 @@ class VICReg(Method):
         return cls(config, encoder)
 
     def forward(self, views: Views) -> Outcome:
-        features = pair_features(self.encoder, views, method="vicreg")
-        a, b = each_view(self.expand, features)
+        features = view_features(self.encoder, views, method="vicreg")
+        a, b = pairs(each_view(self.expand, features))
         config = self.config
         terms = vicreg_terms(
             a,
