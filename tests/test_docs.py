@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCKS = re.findall(r"```python\n(.*?)```", (DOCS / "views.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = ("evaluation.md", "views.md")
+BLOCKS = [
+    pytest.param(block, page, id=f"{page}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
+    )
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_shown_about_views_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(block, "views.md", "exec"), {})
+@pytest.mark.parametrize(("block", "page"), BLOCKS)
+def test_python_that_is_shown_runs(block: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block, page, "exec"), {})
     assert not capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from viewfold.cli import main
 from viewfold.jobs.recipes import find
+from viewfold.jobs.registry import Registry
 from viewfold.jobs.run import run_recipe
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
@@ -61,6 +62,15 @@ def test_one_lineage_runs_from_the_shards_to_the_index(folder: Path) -> None:
     assert "twemoji" not in set(bundle.column("domain"))
     body = json.loads((folder / "adapt" / "encoder" / "encoder.json").read_text())
     assert body["lineage"]["start"] == load_encoder(folder / "pretrain" / "encoder").id
+
+
+def test_the_card_travels_with_the_registered_model(folder: Path) -> None:
+    version = Registry(folder.parent).resolve("models:/viewfold-smoke@champion")
+    (card,) = version.encoder.parent.glob("card.json")
+    assert card.read_bytes() == (folder / "evaluate" / "card.json").read_bytes()
+    assert (card.parent / "card.html").is_file()
+    body = json.loads(card.read_text())
+    assert body["encoders"]["trained"]["id"] == load_encoder(version.encoder).id
 
 
 def test_features_of_the_actors_are_those_of_the_encoder_in_this_process(folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tiny import break_image, write_images, write_objects
 
 from viewfold.errors import InvalidInput
-from viewfold.jobs.data import DataConfig, source
+from viewfold.jobs.data import DataConfig, locate, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run import RunConfig, run_recipe
 from viewfold.jobs.train import TrainJob, check_training
@@ -33,7 +33,7 @@ def refused(config: RunConfig, out: Path, *, until: str = "pretrain") -> str:
     [
         ("pretrain.stream.batch_size=9", "batch_size=9 does not divide over 2 ranks; use 8 or 10"),
         ("pretrain.stream.batch_size=64", "batch_size=64 is more than the 24 samples"),
-        ("pretrain.stream.images_per_sample=2", "needs two stored images of each sample"),
+        ("pretrain.stream.images_per_sample=2", "needs as many stored images of each sample"),
         ("encoder.equivariant_dim=0", "its equivariant part is empty"),
         ("encoder.equivariant_dim=500", "more than the 256 features"),
         ("encoder.backbone=resnet-smal", "did you mean"),
@@ -127,3 +127,16 @@ def test_a_file_is_not_taken_for_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="cannot be a run folder"):
         run_recipe(find("smoke", []), tmp_path / "file")
+
+
+def test_packs_are_found_in_the_folder_that_the_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = write_images(tmp_path / "things", samples=20)
+    monkeypatch.delenv("VIEWFOLD_DATA", raising=False)
+    with pytest.raises(
+        InvalidInput, match=r"pack:things/images: VIEWFOLD_DATA=\(not set\) has no things/images-\*\.tar"
+    ):
+        locate(("pack:things/images",))
+    monkeypatch.setenv("VIEWFOLD_DATA", str(tmp_path))
+    assert locate(("pack:things/images",)) == [str(path) for path in shards]
+    with pytest.raises(InvalidInput, match="has no things/other"):
+        locate(("pack:things/other",))

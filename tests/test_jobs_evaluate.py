@@ -166,3 +166,34 @@ def test_the_verb_refuses_what_it_cannot_measure(tmp_path: Path, capsys: pytest.
     assert "robust_crops" in refusal(["evaluate", encoder, "demo:objects-val", "robust_crops=3", home], capsys)
     assert "holds other things" in refusal(["evaluate", encoder, "demo:objects-val", f"--out={tmp_path}", home], capsys)
     assert "recipe" in refusal(["evaluate", "nothing", home], capsys)
+
+
+@pytest.mark.heavy
+@pytest.mark.slow
+def test_the_verb_writes_a_card_and_logs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow import MlflowClient
+
+    write_objects(tmp_path / "shards", objects=12, views=4)
+    encoder, home, out = saved(tmp_path / "run" / "pretrain" / "encoder"), tmp_path / "home", tmp_path / "card"
+    settings = ["k=1", "pairs_per_object=4", "probe.hidden=8", "probe.steps=5", "curve_images=4"]
+    words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "shards"), *settings, "--robust-crop", "24"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--against", str(encoder), f"--home={home}", f"--out={out}"])
+    assert stopped.value.code == 0
+    assert str(out / "card.html") in capsys.readouterr().out
+    card = json.loads((out / "card.json").read_text())
+    assert list(card["measures"]) == ["trained", "against", "untrained"]
+    # The same encoder twice: the same numbers.
+    assert card["measures"]["trained"] == card["measures"]["against"]
+    # Heads are fitted on one half of the objects, the other half is asked.
+    assert card["data"]["train"]["samples"] + card["data"]["val"]["samples"] == 12
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("viewfold")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    knn = next(one for one in card["measures"]["trained"] if one["name"] == "invariant/knn1/top1")
+    assert run.data.metrics["invariant/knn1/top1"] == pytest.approx(knn["value"])
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "card")} == {
+        "card/card.json",
+        "card/card.html",
+    }

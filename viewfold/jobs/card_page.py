@@ -1,5 +1,6 @@
 """The page of a measured invariance card: `card.json` as one HTML file that needs nothing beside it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from viewfold.jobs.card_verdicts import (
 from viewfold.jobs.card_words import BREAKS, IGNORES, OTHER, PREDICTS, SPREAD, spelled, tell
 
 COLUMNS = {"trained": "this encoder", "against": "other encoder", "untrained": "untrained network"}
+
+_DETAIL = re.compile(r"(hit\d+|pre_all|top5|fitted_retrieval/pre)$")
+"""Measures that the tables have and the overview does without."""
 
 SKIPPED_IN = {
     **dict.fromkeys(("curve", "curves"), IGNORES),
@@ -115,7 +119,8 @@ def _charts(tables: Tables) -> list[dict[str, str]]:
     charts = []
     for section in (IGNORES, PREDICTS, BREAKS):
         rows = []
-        for name in [n for n in major(tables.get("trained", {})) if tell(n).section == section]:
+        names = [n for n in major(tables.get("trained", {})) if tell(n).section == section and not _DETAIL.search(n)]
+        for name in names:
             estimates = {role: e for role in tables if (e := comparable(tables, role, name))}
             sign = ", low is good" if tell(name).better < 0 and section != IGNORES else ""
             if estimates:

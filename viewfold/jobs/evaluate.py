@@ -203,6 +203,7 @@ def _about(manifest: ShardManifest) -> dict[str, Any]:
     return {
         "manifest_hash": manifest.hash,
         "samples": len(manifest),
+        "images": int(manifest.samples.image_counts().sum()),
         "classes": len(np.unique(manifest.label[manifest.label >= 0])),
         "domains": len(np.unique(manifest.domain[manifest.domain >= 0])),
     }

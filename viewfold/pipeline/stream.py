@@ -155,8 +155,9 @@ def check_stream(manifest: ShardManifest, config: StreamConfig, *, world_size: i
         few = manifest.samples.fewer_images(config.images_per_sample)
         if len(few):
             raise InvalidInput(
-                f"images_per_sample={config.images_per_sample}: {manifest.key(int(few[0]))} has "
-                f"{manifest.num_images(int(few[0]))} ({len(few)} such samples); set images_per_sample=1"
+                f"images_per_sample={config.images_per_sample} needs as many stored images of each sample, "
+                f"{manifest.key(int(few[0]))} has {manifest.num_images(int(few[0]))} ({len(few)} such samples); "
+                "set images_per_sample=1"
             )
     make_order(manifest, config)
 
