@@ -3,13 +3,15 @@
 import copy
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import write_images, write_objects
+from tiny import write_images, write_objects, write_tar
 
 from viewfold.cli import main
 from viewfold.jobs.evaluate import Candidate, evaluate_encoders
@@ -108,7 +110,7 @@ def saved(folder: Path) -> Path:
 def test_a_card_of_objects_has_every_measure_with_its_chance(tmp_path: Path) -> None:
     objects = index_shards(write_objects(tmp_path / "objects", objects=12, views=4), tmp_path / "objects")
     mine = Candidate.load(saved(tmp_path / "encoder"))
-    candidates = {"trained": mine, "untrained": Candidate.untrained(mine.encoder)}
+    candidates = {"trained": mine, "untrained": mine.untrained()}
     card = evaluate_encoders(candidates, train=objects, val=objects, config=QUICK, out=tmp_path)
     assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(card))
     trained = {measure["name"]: measure for measure in card["measures"]["trained"]}
@@ -197,3 +199,42 @@ def test_the_verb_writes_a_card_and_logs_it(tmp_path: Path, capsys: pytest.Captu
         "card/card.json",
         "card/card.html",
     }
+
+
+def test_samples_without_a_group_stand_for_themselves(tmp_path: Path) -> None:
+    shards = write_objects(tmp_path, objects=6, views=3)
+    for shard in shards:
+        remake(shard, lambda about: {name: value for name, value in about.items() if name != "group"})
+    objects = index_shards(shards, tmp_path)
+    known, asked = freeze_pair(small_encoder(), objects, objects)
+    assert not known.grouped
+    assert [len(set(known.group[known.sample == sample])) for sample in range(6)] == [1] * 6
+    assert len(set(known.group)) == 6
+    assert not set(known.group) & set(asked.group)  # nothing says that they are the same things
+
+
+def test_what_the_data_cannot_show_costs_no_other_measure(tmp_path: Path) -> None:
+    """One class, one group, and latents that are not 3DIEBench's."""
+    shards = write_objects(tmp_path, objects=6, views=3)
+    for shard in shards:
+        remake(shard, lambda about: {"label": "one", "group": "one", "latents": [row[:2] for row in about["latents"]]})
+    objects = index_shards(shards, tmp_path)
+    quick = replace(QUICK, curve_images=0, robust_crop=0)
+    candidates = {"trained": Candidate(small_encoder(256))}  # and no invariant part
+    card = evaluate_encoders(candidates, train=objects, val=objects, config=quick, out=tmp_path)
+    why = {one["what"]: one["why"] for one in card["skipped"]}
+    assert "single class" in why["classes"]
+    assert "latent_2" in why["rotation"]
+    assert why["clusters"] == why["domains"] == "the encoder has no invariant part"
+    assert why["curves"] == "curve_images is 0"
+
+
+def remake(shard: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Rewrite a shard with other JSON."""
+    with tarfile.open(shard) as tar:
+        members = [(member.name, tar.extractfile(member)) for member in tar]
+        data = [(name, file.read()) for name, file in members if file is not None]
+    write_tar(
+        shard,
+        [(n, json.dumps(change(json.loads(d))).encode() if n.endswith(".json") else d) for n, d in data],
+    )

@@ -155,7 +155,7 @@ def evaluate(
         int, typer.Option(metavar="PX", help="Also choose crops of this side by content, against one-pixel shifts.")
     ] = 0,
     out: Out = None,
-    home: Annotated[Path, typer.Option(help="Folder of the local registry (mlflow.db).")] = Path("runs"),
+    home: Annotated[Path | None, typer.Option(help="Folder of the local registry (mlflow.db); default runs.")] = None,
 ) -> None:
     """An encoder's card: what it ignores, what it predicts, what breaks it. Or a recipe up to its measurements."""
     from viewfold.config import is_setting
@@ -163,14 +163,19 @@ def evaluate(
     settings = [word for word in words or [] if is_setting(word)]
     shards = [word for word in words or [] if word not in settings]
     if robust_crop:
-        settings.append(f"robust_crop={robust_crop}")
+        settings.append(f"{'' if shards else 'evaluate.'}robust_crop={robust_crop}")
     if shards:
         from viewfold.jobs.card import evaluate_folder
 
-        folder = out or home / "cards"
-        typer.echo(evaluate_folder(what, shards, settings, train=train or [], against=against, out=folder, home=home))
+        typer.echo(
+            evaluate_folder(
+                what, shards, settings, train=train or [], against=against, out=out, home=home or Path("runs")
+            )
+        )
     elif train or against or Path(what).is_dir() or what.startswith("models:/"):
         raise InvalidInput(f"{what}: name the labelled shards to measure it on, such as demo:objects-val")
+    elif home is not None:
+        raise InvalidInput("--home has no effect on a recipe, whose registry lies above its run folder; leave it out")
     else:
         _run(what, settings, out, until="evaluate")
 
@@ -340,7 +345,7 @@ def recipe_list() -> None:
     from viewfold.jobs.recipes import RECIPES
 
     for name, recipe in sorted(RECIPES.items()):
-        typer.echo(f"{name:18} {(recipe.__doc__ or '').splitlines()[0]}")
+        typer.echo(f"{name:24} {(recipe.__doc__ or '').splitlines()[0]}")
 
 
 @recipe_app.command("show")

@@ -59,7 +59,7 @@ def check_ranges(config: Config, **ranges: tuple[float, float]) -> None:
 
 def is_setting(word: str) -> bool:
     """Whether a word of a command line is `key=value`, and not the path of something that exists."""
-    return re.match(r"[A-Za-z_][\w.]*=", word) is not None and not Path(word).exists()
+    return re.match(r"[A-Za-z_][\w.]*=", word) is not None and not word.endswith(".tar") and not Path(word).exists()
 
 
 def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:

@@ -27,10 +27,12 @@ def evaluate_folder(
     *,
     train: Sequence[str],
     against: str | None,
-    out: Path,
+    out: Path | None,
     home: Path,
 ) -> str:
     """Measure an encoder on `shards` and write its card into `out`; returns what is said about it.
+
+    Without `out` it goes below `home`, into `cards/` and the encoder's id.
 
     `encoder` and `against` are encoder folders, run folders, or `models:/name@alias` in the registry of `home`. Heads
     are fitted on `train`, or else on one half of `shards`, whose other half is asked; no group lies in both.
@@ -39,19 +41,19 @@ def evaluate_folder(
         InvalidInput: no encoder or no shards there, settings that do not exist, `out` in use by something else.
     """
     config = override(EvaluateConfig(), settings)
+    candidates = {"trained": find_candidate(encoder, home)}
+    identity = str(candidates["trained"].encoder.id)
+    out = out or home / "cards" / identity
     if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
         raise InvalidInput(f"{out}: holds other things than a card; name another folder with --out")
-    candidates = {"trained": find_candidate(encoder, home)}
     if against is not None:
         candidates["against"] = find_candidate(against, home)
-    candidates["untrained"] = Candidate.untrained(candidates["trained"].encoder)
+    candidates["untrained"] = candidates["trained"].untrained()
     with _manifests(shards, train, config.seed) as (known, asked):
         out.mkdir(parents=True, exist_ok=True)
         card = evaluate_encoders(candidates, train=known, val=asked, config=config, out=out)
-    identity = str(candidates["trained"].encoder.id)
-    tags = {"encoder_id": identity, "manifest_hash": asked.hash}
-    with Registry(home).run("viewfold", f"evaluate/{identity}", params=dump(config), tags=tags) as run:
-        run.log_card(card, [out / CARD, out / PAGE])
+    files = [out / CARD, out / PAGE]
+    Registry(home).keep_card(f"evaluate/{identity}", card, files, params=dump(config), encoder_id=identity)
     return f"{summary(card)}\ncard: {(out / PAGE).resolve()}   numbers: {out / CARD}"
 
 
@@ -78,11 +80,14 @@ def summary(card: dict[str, Any]) -> str:
     names = list(card["measures"])
     tables = {name: {measure["name"]: measure for measure in card["measures"][name]} for name in names}
     rows = [["measure", *names, "chance"]]
-    for name, measure in tables["trained"].items():
-        cells = [_cell(tables[column].get(name)) for column in names]
-        rows.append([name, *cells, f"{measure['chance']:z.3f}"])
+    for name in dict.fromkeys(name for table in tables.values() for name in table):
+        found = [table.get(name) for table in tables.values()]
+        chance = next(measure["chance"] for measure in found if measure)
+        rows.append([name, *map(_cell, found), f"{chance:z.3f}"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"{one['encoder']}, no {one['what']}: {one['why']}" for one in card["skipped"]]
+    return "\n".join(lines)
 
 
 def _cell(measure: dict[str, Any] | None) -> str:

@@ -26,9 +26,9 @@ _DETAIL = re.compile(r"(hit\d+|pre_all|top5|fitted_retrieval/pre)$")
 """Measures that the tables have and the overview does without."""
 
 SKIPPED_IN = {
-    **dict.fromkeys(("curve", "curves"), IGNORES),
+    "curves": IGNORES,
     **dict.fromkeys(("classes", "rotation", "colour", "retrieval", "fitted retrieval"), PREDICTS),
-    **dict.fromkeys(("shift", "domains", "outside", "detection", "filters"), BREAKS),
+    **dict.fromkeys(("domains", "outside"), BREAKS),
     **dict.fromkeys(("spread", "clusters"), SPREAD),
 }
 """The section that says why a protocol was left out."""
@@ -81,7 +81,7 @@ def card_page(card: Mapping[str, Any]) -> str:
 
 def _sections(card: Mapping[str, Any], tables: Tables) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for table in tables.values() for name in table)
-    skipped = card.get("skipped", [])
+    skipped = list({(one["what"], one["why"]): one for one in card.get("skipped", [])}.values())
     return [
         {
             "title": section,

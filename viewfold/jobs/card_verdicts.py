@@ -151,4 +151,4 @@ def _learned(tables: Tables, name: str) -> bool:
     """Whether the interval lies on the good side of chance, and of the untrained network's where that was measured."""
     if tell(name).better * apart(comparable(tables, "trained", name), level(tables, "trained", name)) < 1:
         return False
-    return "untrained" not in tables or _verdict(tables, name, "trained", "untrained") > 0
+    return name not in tables.get("untrained", {}) or _verdict(tables, name, "trained", "untrained") > 0

@@ -15,7 +15,7 @@ from viewfold.config import dump
 from viewfold.errors import InvalidInput
 from viewfold.jobs.card_page import card_page
 from viewfold.jobs.evaluate_config import EvaluateConfig
-from viewfold.jobs.freeze import Frozen, freeze_pair
+from viewfold.jobs.freeze import Frozen, freeze, freeze_pair
 from viewfold.jobs.protocols import PROTOCOLS, Inapplicable, Subject
 from viewfold.jobs.transformations import TRANSFORMATIONS
 from viewfold.keyed import generator, key64
@@ -54,12 +54,12 @@ class Candidate:
         encoder = load_encoder(folder)
         return cls(encoder, load_head(folder, encoder_id=encoder.id), str(folder))
 
-    @classmethod
-    def untrained(cls, encoder: Encoder) -> "Candidate":
-        """A network of the same architecture with the weights it could have begun with."""
+    def untrained(self) -> "Candidate":
+        """A network and a head of the same architecture with weights they could have begun with."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key64("weights", 0))
-            return cls(Encoder(encoder.config).eval())
+            encoder = Encoder(self.encoder.config).eval()
+            return Candidate(encoder, EquivariantHead(self.head.config).eval() if self.head else None)
 
     def about(self) -> dict[str, Any]:
         """What the card says of it."""
@@ -103,6 +103,9 @@ def evaluate_encoders(
     Raises:
         InvalidInput: nothing to evaluate on, or an encoder whose features are not finite.
     """
+    window = min(candidate.encoder.config.preprocessing.image_size for candidate in candidates.values())
+    if config.robust_crop >= window:
+        raise InvalidInput(f"robust_crop={config.robust_crop}: must be smaller than the encoder's {window} px images")
     found: dict[str, Findings] = {}
     with progress("evaluate", total=len(candidates) * (len(PROTOCOLS) + 1)) as bar:
         for name, candidate in candidates.items():
@@ -115,9 +118,13 @@ def evaluate_encoders(
         "measures": {name: [measure.to_dict() for measure in one.measures] for name, one in found.items()},
         "curves": {name: one.curves for name, one in found.items()},
         "filters": {name: [asdict(report) for report in one.filters] for name, one in found.items()},
-        "skipped": [{"what": what, "why": why} for what, why in next(iter(found.values())).skipped.items()],
+        "skipped": [
+            {"encoder": name, "what": what, "why": why}
+            for name, one in found.items()
+            for what, why in one.skipped.items()
+        ],
     }
-    write_whole(out / CARD, lambda file: file.write((json.dumps(card, indent=2) + "\n").encode()))
+    write_whole(out / CARD, lambda file: file.write((json.dumps(card, indent=2, allow_nan=False) + "\n").encode()))
     write_whole(out / PAGE, lambda file: file.write(card_page(card).encode()))
     return card
 
@@ -134,12 +141,15 @@ def examine(
     for name, protocol in PROTOCOLS.items():
         try:
             measures += protocol(subject)
-        except Inapplicable as reason:
+        except (Inapplicable, InvalidInput) as reason:  # what these data cannot show must not cost the other measures
             skipped[name] = str(reason)
         bar.advance()
     curves: list[dict[str, Any]] = []
-    if config.curve_images:
-        looked = look_closely(encoder, known, val, config)
+    if not config.curve_images:
+        skipped["curves"] = "curve_images is 0"
+    else:
+        plain = known if config.bn_mode == "frozen" else freeze(encoder, train)  # it is asked by frozen statistics
+        looked = look_closely(encoder, plain, val, config)
         measures, curves = measures + looked[0], looked[1]
     bar.advance()
     return Findings(measures, curves, degenerate_filters(encoder.backbone), skipped)
@@ -154,7 +164,8 @@ def look_closely(
     offset = (canvases.shape[-1] - window) // 2
     images = canvases[:, :, offset : offset + window, offset : offset + window].float() / 255
     labelled = np.unique(known.label[known.label >= 0])
-    predict = linear_classifier(known.split("invariant")) if len(labelled) > 1 else None
+    classified = len(labelled) > 1 and _has(encoder, "invariant")
+    predict = linear_classifier(known.split("invariant")) if classified else None
     measures, curves = [], []
     for transformation in TRANSFORMATIONS:
         seen = [encoder.encode(transformation.apply(images, strength)) for strength in transformation.strengths]
@@ -164,14 +175,12 @@ def look_closely(
             curve = drift_curve(features, transformation, predict=own, groups=groups, seed=config.seed)
             measures.append(curve.measure().of_part(part))
             curves.append({**curve.to_dict(), "part": part})
+    if not _has(encoder, "invariant"):
+        return measures, curves
     encode = partial(_encode, encoder, "invariant")
     shift = partial(shift_measures, encode, canvases, window, predict=predict, groups=groups, seed=config.seed)
     measures += [one.of_part("invariant") for one in shift()]
     if config.robust_crop:
-        if config.robust_crop >= window:
-            raise InvalidInput(
-                f"robust_crop={config.robust_crop}: must be smaller than the encoder's {window} px images"
-            )
         robust = shift(crop=partial(robust_crop, crop=config.robust_crop))
         measures += [replace(one, name=f"invariant/robust_{one.name}") for one in robust]
     return measures, curves
@@ -194,9 +203,10 @@ def _encode(encoder: Encoder, part: str, images: Tensor) -> Tensor:
 
 
 def _has(encoder: Encoder, part: str) -> bool:
-    """Whether the part has any width; `all` counts only where it is not the invariant part itself."""
+    """Whether the part has any width; `all` counts only where it is not one of the other two."""
     width = encoder.parts[part].stop - encoder.parts[part].start
-    return width > 0 and not (part == "all" and encoder.parts["all"] == encoder.parts["invariant"])
+    others = (encoder.parts["invariant"], encoder.parts["equivariant"])
+    return width > 0 and not (part == "all" and encoder.parts["all"] in others)
 
 
 def _about(manifest: ShardManifest) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class EvaluateConfig(Config):
     def __post_init__(self) -> None:
         if self.k < 1 or self.pairs_per_object < 1:
             raise ValueError(f"k and pairs_per_object must be at least 1, got {self.k} and {self.pairs_per_object}")
-        if self.curve_images < 0 or self.robust_crop < 0:
-            raise ValueError(
-                f"curve_images and robust_crop must be 0 or more, got {self.curve_images} and {self.robust_crop}"
-            )
+        if self.curve_images < 0:
+            raise ValueError(f"curve_images must be 0 or more, got {self.curve_images}")
+        if self.robust_crop and (self.robust_crop < 8 or not self.curve_images):
+            raise ValueError(f"robust_crop must be 0, or at least 8 with curve_images above 0, got {self.robust_crop}")

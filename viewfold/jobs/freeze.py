@@ -15,9 +15,11 @@ from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.ssl.encoder import Encoder, Features
 from viewfold.ssl.evaluate import Split, with_batch_statistics
+from viewfold.ssl.evaluate.measure import finite
 
 BnMode = Literal["frozen", "official"]
 
+_ALONE = 1 << 40  # beyond every vocabulary of groups, and twice it beyond every sample
 _BATCH = 256
 _MIXED_BATCHES = 16  # held in memory to be mixed: 800 MB at 256 px
 
@@ -29,10 +31,16 @@ class Frozen:
     features: Features
     label: NDArray[np.int64]
     group: NDArray[np.int64]
+    """What is not independent: the sample's group, or a number of its own for a sample without one."""
+    grouped: bool
+    """Whether every sample has a group."""
     domain: NDArray[np.int64]
     sample: NDArray[np.int64]
     """Row of the manifest that the image belongs to."""
     latents: torch.Tensor | None
+
+    def __post_init__(self) -> None:
+        finite(self.features.all)
 
     def part(self, name: str) -> torch.Tensor:
         """`[image, width]` of one part of the features."""
@@ -61,7 +69,8 @@ def freeze_pair(
         features=asked.features,
         # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
         label=translated(asked.label, val.labels, train.labels),
-        group=translated(asked.group, val.groups, train.groups),
+        group=np.where(asked.group < _ALONE, translated(asked.group, val.groups, train.groups), asked.group + _ALONE),
+        grouped=asked.grouped,
         domain=translated(asked.domain, val.domains, train.domains),
         sample=asked.sample,
         latents=asked.latents,
@@ -99,10 +108,13 @@ def _under_batch_statistics(encoder: Encoder, manifest: ShardManifest, seed: int
 
 
 def translated(indices: NDArray[np.int64], own: Sequence[str], other: Sequence[str]) -> NDArray[np.int64]:
-    """Indices into `own` as indices into `other`; names that `other` lacks get numbers beyond it, and -1 stays."""
+    """Indices into `own` as indices into `other`; names that `other` lacks get numbers beyond it, and -1 stays.
+
+    What is no index into `own` becomes -1.
+    """
     place = {name: number for number, name in enumerate(dict.fromkeys([*other, *own]))}
     lookup = np.array([*(place[name] for name in own), -1], dtype=np.int64)
-    return lookup[indices]
+    return lookup[np.where(indices < len(own), indices, -1)]
 
 
 class _Reading:
@@ -123,10 +135,12 @@ class _Reading:
     def frozen(self, features: Features) -> Frozen:
         """`features` of all that was read, with what is known of each image."""
         sample = np.asarray(self._samples)
+        group = self._manifest.group[sample]
         return Frozen(
             features=features,
             label=self._manifest.label[sample],
-            group=self._manifest.group[sample],
+            group=np.where(group < 0, _ALONE + sample, group),
+            grouped=bool((group >= 0).all()),
             domain=self._manifest.domain[sample],
             sample=sample,
             latents=torch.cat(self._latents) if self._latents else None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from viewfold.jobs.evaluate_config import EvaluateConfig
@@ -50,7 +51,7 @@ class Subject:
     head: EquivariantHead | None
     """Of this encoder, where it was kept."""
     parts: tuple[str, ...]
-    """Parts of the features that have a width; `all` only where it is not the invariant part itself."""
+    """Parts of the features that have a width; `all` only where it is not one of the other two."""
     config: EvaluateConfig
 
 
@@ -61,6 +62,8 @@ def classes(subject: Subject) -> list[Measure]:
     """kNN and linear accuracy of each part."""
     _require_labels(subject)
     config, measures = subject.config, []
+    if config.exclude_group and not subject.asked.grouped:
+        raise Inapplicable("exclude_group needs a group for every validation sample; record groups, or leave it out")
     for part in subject.parts:
         shelf, queries = subject.known.split(part), subject.asked.split(part)
         found = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
@@ -101,6 +104,7 @@ def fitted_retrieval(subject: Subject) -> list[Measure]:
 
 def clusters(subject: Subject) -> list[Measure]:
     """Whether k-means on the invariant part finds the classes."""
+    _require_invariant(subject)
     _require_labels(subject)
     found = clustering(subject.asked.split("invariant"), seed=subject.config.seed)
     return [measure.of_part("invariant") for measure in found]
@@ -121,6 +125,7 @@ def spread(subject: Subject) -> list[Measure]:
 
 def domains(subject: Subject) -> list[Measure]:
     """Accuracy on a domain that the classifier never saw, of the invariant part; each domain is left out once."""
+    _require_invariant(subject)
     _require_labels(subject)
     known, asked = subject.known, subject.asked
     domain = np.concatenate([known.domain, asked.domain])
@@ -135,25 +140,29 @@ def domains(subject: Subject) -> list[Measure]:
 
 
 def outside(subject: Subject) -> list[Measure]:
-    """Whether images of domains that were never seen stand out, against held-back images of the known ones."""
+    """Whether images of domains that were never seen stand out, against validation images of known domains.
+
+    Where the validation data has none of those, a fifth of the training groups stand in, and the detail says so.
+    """
+    _require_invariant(subject)
     known, asked = subject.known, subject.asked
     strange = ~np.isin(asked.domain, known.domain) & (asked.domain >= 0)
     if not strange.any():
         raise Inapplicable("the validation data has no domain that the training data lacks")
-    groups = np.unique(known.group)
-    held = generator("held back", subject.config.seed).permutation(groups)[: max(1, len(groups) // 5)]
-    inside = np.isin(known.group, held)
-    if inside.all():
-        raise Inapplicable("all training images are of one group: none can be held back")
-    features = known.part("invariant")
-    rows = detection(
-        features[torch.from_numpy(~inside)],
-        Split.of(features[torch.from_numpy(inside)], known.label[inside], known.group[inside]),
-        Split.of(asked.part("invariant")[torch.from_numpy(strange)], asked.label[strange], asked.group[strange]),
-        seed=subject.config.seed,
-    )
-    return [one.of_part("invariant") for one in rows]
+    familiar, held = np.isin(asked.domain, known.domain), np.zeros(len(known.group), dtype=bool)
+    if not familiar.any():
+        groups = np.unique(known.group)
+        held = np.isin(known.group, generator("held back", subject.config.seed).permutation(groups)[: len(groups) // 5])
+        if not held.any():
+            raise Inapplicable("no validation image is of a known domain, and too few training groups could stand in")
+    inside = _rows(asked, familiar) if familiar.any() else _rows(known, held)
+    found = detection(_rows(known, ~held).features, inside, _rows(asked, strange), seed=subject.config.seed)
+    which = "validation" if familiar.any() else "training images that were held back from the gallery"
+    return [replace(one, detail=one.detail | {"inside": which}).of_part("invariant") for one in found]
 
+
+NUM_LATENTS = 7
+"""Of 3DIEBench: three angles, hue of the floor, two angles of the light, its hue. Others may mean anything."""
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "classes": classes,
@@ -179,7 +188,8 @@ def _relation(subject: Subject, name: str) -> list[Measure]:
 
 
 def _pairs(subject: Subject, split: Frozen, part: str, name: str) -> Pairs:
-    return relation_pairs(
+    """Pairs of views of one sample; what the bootstrap draws are the groups."""
+    pairs = relation_pairs(
         split.part(part),
         _latents(split),
         split.sample,
@@ -187,6 +197,7 @@ def _pairs(subject: Subject, split: Frozen, part: str, name: str) -> Pairs:
         pairs_per_object=subject.config.pairs_per_object,
         seed=subject.config.seed,
     )
+    return replace(pairs, group=torch.from_numpy(split.group)[pairs.first])
 
 
 def _retrieval(subject: Subject, head: EquivariantHead, part: str) -> list[Measure]:
@@ -194,7 +205,7 @@ def _retrieval(subject: Subject, head: EquivariantHead, part: str) -> list[Measu
     seed = subject.config.seed
     train = Gallery(known.embeddings, _latents(subject.known)[:, :3])
     found = view_retrieval(views, seed=seed)
-    if not _missing("rotation", subject.asked):
+    if _latents(subject.asked).shape[1] == NUM_LATENTS:
         found += prediction_error(views, _latents(subject.asked)[:, :3], train=train, search=nearest, seed=seed)
     return found
 
@@ -234,8 +245,23 @@ def _require_recorded(name: str, *splits: Frozen) -> None:
     for split in splits:
         if split.latents is None or _missing(name, split):
             raise Inapplicable(f"the data records no {', '.join(_missing(name, split)) or 'latents'}")
+        if name != "difference" and split.latents.shape[1] != NUM_LATENTS:
+            raise Inapplicable(
+                f"the {split.latents.shape[1]} latents of the data are not the {NUM_LATENTS} of 3DIEBench, whose "
+                "meaning is known"
+            )
         if len(np.unique(split.sample)) == len(split.sample):
             raise Inapplicable("each sample holds a single image")
+
+
+def _rows(split: Frozen, rows: NDArray[np.bool_]) -> Split:
+    """The invariant part of some images."""
+    return Split.of(split.part("invariant")[torch.from_numpy(rows)], split.label[rows], split.group[rows])
+
+
+def _require_invariant(subject: Subject) -> None:
+    if "invariant" not in subject.parts:
+        raise Inapplicable("the encoder has no invariant part")
 
 
 def _require_labels(subject: Subject) -> None:

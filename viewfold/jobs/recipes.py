@@ -17,7 +17,7 @@ from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.encoder import EncoderConfig, Preprocessing
 from viewfold.ssl.engine import OptimConfig
 from viewfold.ssl.evaluate import PairProbeConfig
-from viewfold.ssl.methods import CCI_PRESETS, MethodConfig, SIEConfig, SupervisedConfig, VICRegConfig
+from viewfold.ssl.methods import CCI_PRESETS, SIE_PRESETS, MethodConfig, SIEConfig, SupervisedConfig, VICRegConfig
 
 
 def objects_demo() -> RunConfig:
@@ -87,11 +87,7 @@ def folders() -> RunConfig:
 
 def sie_objects3d() -> RunConfig:
     """SIE on 611 objects turned about the vertical axis, measured on 105 others. Two CPU cores, minutes."""
-    return _objects3d(
-        "sie-objects3d",
-        SIEConfig(transformation="rotation", expander_widths=(64, 64), equivariance_factor=1.0, covariance=0.5),
-        grey=True,
-    )
+    return _objects3d("sie-objects3d", _small(SIE_PRESETS["sie"]), grey=True)
 
 
 def vicreg_objects3d() -> RunConfig:
@@ -108,14 +104,17 @@ def supervised_objects3d() -> RunConfig:
 
 def sie_colour_objects3d() -> RunConfig:
     """SIE that follows rotation and hue, on the same objects in colour."""
-    sie = sie_objects3d().pretrain.method
-    assert isinstance(sie, SIEConfig)
-    return _objects3d("sie-colour-objects3d", replace(sie, transformation="rotation+colour"), grey=False)
+    return _objects3d("sie-colour-objects3d", _small(SIE_PRESETS["rotation+colour"]), grey=False)
 
 
 def vicreg_colour_objects3d() -> RunConfig:
     """VICReg on the same objects in colour."""
     return _objects3d("vicreg-colour-objects3d", vicreg_objects3d().pretrain.method, grey=False)
+
+
+def _small(sie: SIEConfig) -> SIEConfig:
+    """For batches of some tens: covariances of as many dimensions as the published ones would be noise."""
+    return replace(sie, expander_widths=(64, 64), equivariance_factor=1.0, covariance=0.5)
 
 
 def _objects3d(name: str, method: MethodConfig, *, grey: bool) -> RunConfig:

@@ -4,6 +4,7 @@ Metrics reach the server from the run's own `metrics.jsonl`, so one that is slow
 """
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,17 +65,6 @@ class TrackedRun:
         except MlflowException as error:
             self.failure = _first_line(error)
 
-    def log_card(self, card: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Send the measures of the card's `trained` encoder as metrics, and its files as artifacts below `card/`."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(m["name"], float(m["value"]), now, 0) for m in card["measures"]["trained"]]
-        try:
-            self.client.log_batch(self.run_id, metrics=metrics)
-            for file in files:
-                self.client.log_artifact(self.run_id, str(file), "card")
-        except MlflowException as error:
-            self.failure = _first_line(error)
-
 
 class Registry:
     """A tracking server and model registry: `MLFLOW_TRACKING_URI`, else an SQLite file in `home`."""
@@ -107,6 +97,24 @@ class Registry:
             self.client.set_terminated(run.info.run_id, "FAILED")
             raise
         self.client.set_terminated(run.info.run_id)
+
+    def keep_card(
+        self, name: str, card: Mapping[str, Any], files: Sequence[Path], *, params: Mapping[str, Any], encoder_id: str
+    ) -> None:
+        """Send a card to the server as a run `name`: measures of its `trained` encoder, and `files` below `card/`.
+
+        A server that is gone costs a warning: the card lies in its files, and was long to make.
+        """
+        now = int(time.time() * 1000)
+        measures = [Metric(m["name"], float(m["value"]), now, 0) for m in card["measures"]["trained"]]
+        tags = {"encoder_id": encoder_id, "manifest_hash": card["data"]["val"]["manifest_hash"]}
+        try:
+            with self.run("viewfold", name, params=params, tags=tags) as run:
+                self.client.log_batch(run.run_id, metrics=measures)
+                for file in files:
+                    self.client.log_artifact(run.run_id, str(file), "card")
+        except (InvalidInput, MlflowException) as error:
+            print(f"warning: MLflow did not take the card ({_first_line(error)}); it is in {files[0]}", file=sys.stderr)
 
     def register(
         self,

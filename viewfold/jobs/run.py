@@ -303,11 +303,13 @@ def _evaluate(run: Run, out: Path) -> dict[str, Any]:
         "untrained": Candidate.load(run.folder / "pretrain" / "untrained"),
     }
     card = evaluate_encoders(candidates, train=train, val=val, config=run.config.evaluate, out=out)
-    tags = {"encoder_id": str(candidates["trained"].encoder.id), "manifest_hash": val.hash, "run": run.label}
-    with run.registry().run(
-        "viewfold", f"{run.label}/evaluate", params=dump(run.config.evaluate), tags=tags
-    ) as tracked:
-        tracked.log_card(card, [out / CARD, out / PAGE])
+    run.registry().keep_card(
+        f"{run.label}/evaluate",
+        card,
+        [out / CARD, out / PAGE],
+        params=dump(run.config.evaluate),
+        encoder_id=str(candidates["trained"].encoder.id),
+    )
     return {name: card[name] for name in ("encoders", "data", "measures", "skipped")}
 
 

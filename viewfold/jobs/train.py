@@ -296,6 +296,7 @@ def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder
         # The domains that are there: those held out stay in the vocabulary.
         num_domains=int((manifest.samples.present("domain") >= 0).sum()),
         relative_names=relative_names(param_names(config.policy)),
+        num_views=max(2, num_images) if config.policy.transforms() else num_images,
     )
     return METHODS[config.method.name].build(config.method, encoder, task)
 

@@ -26,7 +26,8 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of `statistic` when the groups of rows are drawn with replacement.
 
-    `groups` is `[row]`; a row with group -1 is a group of its own. The draws depend on `seed` alone.
+    `groups` is `[row]`; a row with group -1 is a group of its own. The draws depend on `seed` alone. Draws whose
+    statistic is not finite are left out; where they are the most, there is no interval.
     """
     value = statistic(np.ones(len(groups)))
     row_group, num_groups = numbered(groups)
@@ -37,5 +38,8 @@ def bootstrap(
     for _ in range(num_draws):
         times = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
         values.append(statistic(times[row_group].astype(np.float64)))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    told = [value for value in values if np.isfinite(value)]  # draws of too few groups may have no answer
+    if len(told) < num_draws // 2:
+        return Interval(value, None, None)
+    low, high = np.quantile(told, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))

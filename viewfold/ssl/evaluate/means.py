@@ -7,6 +7,8 @@ from viewfold.keyed import generator
 from viewfold.ssl.evaluate.groups import numbered
 from viewfold.ssl.evaluate.interval import Interval
 
+_VALUES = 1 << 22  # of draws times groups, held at a time
+
 
 def mean_intervals(
     columns: NDArray[np.float64], groups: NDArray[np.int64], *, seed: int = 0, num_draws: int = 1000
@@ -23,8 +25,13 @@ def mean_intervals(
     sums = np.zeros((num_groups, columns.shape[1]))
     np.add.at(sums, row_group, columns)
     sizes = np.bincount(row_group, minlength=num_groups)
-    drawn = generator("bootstrap", seed).integers(num_groups, size=(num_draws, num_groups))
-    flat = (drawn + num_groups * np.arange(num_draws)[:, None]).ravel()
-    times = np.bincount(flat, minlength=num_draws * num_groups).reshape(num_draws, num_groups).astype(np.float64)
-    low, high = np.quantile(times @ sums / (times @ sizes)[:, None], [0.025, 0.975], axis=0)
+    rng = generator("bootstrap", seed)
+    means = []
+    for first in range(0, num_draws, block := max(1, _VALUES // num_groups)):
+        count = min(block, num_draws - first)
+        drawn = rng.integers(num_groups, size=(count, num_groups))
+        flat = (drawn + num_groups * np.arange(count)[:, None]).ravel()
+        times = np.bincount(flat, minlength=count * num_groups).reshape(count, num_groups).astype(np.float64)
+        means.append(times @ sums / (times @ sizes)[:, None])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
     return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]

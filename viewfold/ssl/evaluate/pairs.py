@@ -64,8 +64,8 @@ def draw_pairs(
     """
     rng = generator("pairs", seed)
     first, second = [], []
-    for name in np.unique(objects):
-        rows = np.flatnonzero(objects == name)
+    _, sizes = np.unique(objects, return_counts=True)
+    for rows in np.split(np.argsort(objects, kind="stable"), np.cumsum(sizes)[:-1]):
         if len(rows) < 2:
             continue
         a = rng.integers(len(rows), size=pairs_per_object)

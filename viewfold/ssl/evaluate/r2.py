@@ -17,7 +17,10 @@ def official_r2(target: Rows, predicted: Rows, weights: Rows | None = None) -> f
 
 
 def variance_weighted_r2(target: Rows, predicted: Rows, weights: Rows | None = None) -> float:
-    """R2 of `[row, k]` with a mean a column: 0 for the best constant predictor, below 0 for a worse one."""
+    """R2 of `[row, k]` with a mean a column: 0 for the best constant predictor, below 0 for a worse one.
+
+    nan where all targets are equal.
+    """
     return _r2(target, predicted, weights, centre_axis=0)
 
 
@@ -25,4 +28,5 @@ def _r2(target: Rows, predicted: Rows, weights: Rows | None, *, centre_axis: int
     truth, guess = target.astype(np.float64), predicted.astype(np.float64)
     each = np.ones(truth.shape) if weights is None else np.broadcast_to(weights[:, None], truth.shape)
     centre = np.average(truth, axis=centre_axis, weights=each)
-    return float(1 - np.sum(each * (truth - guess) ** 2) / np.sum(each * (truth - centre) ** 2))
+    spread = np.sum(each * (truth - centre) ** 2)
+    return float(1 - np.sum(each * (truth - guess) ** 2) / spread) if spread else float("nan")

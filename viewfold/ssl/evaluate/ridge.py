@@ -10,6 +10,8 @@ from viewfold.ssl.equivariant import EquivariantHead, HeadConfig
 from viewfold.ssl.evaluate.pairs import Pairs
 from viewfold.ssl.predictors import LinearPredictorConfig
 
+_BLOCK = 4096  # pairs at a time: each is a row of dim * k numbers
+
 
 def fitted_predictor(train: Pairs, *, part: str, transformation: str, l2: float = 1e-2) -> EquivariantHead:
     """The W, linear in z, with the least mean |y - W(z) x|^2 + `l2` |W|^2 over the pairs of `train`.
@@ -20,11 +22,15 @@ def fitted_predictor(train: Pairs, *, part: str, transformation: str, l2: float 
     deviation, mean = torch.std_mean(train.features.double(), dim=0, correction=0)
     scale = 1 / deviation.clamp(min=1e-6)
     rows = (train.features.double() - mean) * scale
-    x, y, z = rows[train.first], rows[train.second], train.target.double()
-    outer = (x[:, :, None] * z[:, None, :]).flatten(1)
-    gram = outer.T @ outer / len(outer) + l2 * torch.eye(outer.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(gram, outer.T @ y / len(outer)).T  # [dim, dim * k]
-    dim, k = rows.shape[1], z.shape[1]
+    dim, k = rows.shape[1], train.target.shape[1]
+    gram = l2 * len(train.first) * torch.eye(dim * k, dtype=torch.float64)
+    products = torch.zeros(dim * k, dim, dtype=torch.float64)
+    for block in torch.split(torch.arange(len(train.first)), _BLOCK):
+        x, y, z = rows[train.first[block]], rows[train.second[block]], train.target[block].double()
+        outer = (x[:, :, None] * z[:, None, :]).flatten(1)
+        gram += outer.T @ outer
+        products += outer.T @ y
+    weight = torch.linalg.solve(gram, products).T  # [dim, dim * k]
     config = HeadConfig(
         part=part,
         part_dim=dim,

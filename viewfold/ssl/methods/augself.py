@@ -9,7 +9,16 @@ from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import info_nce_loss
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_tau, pair_features
+from viewfold.ssl.methods.method import (
+    Method,
+    MethodConfig,
+    Outcome,
+    Task,
+    by_part,
+    check_tau,
+    check_two_views,
+    pair_features,
+)
 from viewfold.ssl.methods.regression import joined_pair, regression_loss, regressor
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
 from viewfold.values import Views
@@ -52,6 +61,7 @@ class AugSelf(Method):
 
     @classmethod
     def build(cls, config: AugSelfConfig, encoder: Encoder, task: Task) -> "AugSelf":
+        check_two_views(task, method="augself")
         return cls(config, encoder, num_params=RELATIONS[config.transformation].num_outputs(task))
 
     def forward(self, views: Views) -> Outcome:

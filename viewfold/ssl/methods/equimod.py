@@ -19,6 +19,7 @@ from viewfold.ssl.methods.method import (
     Task,
     by_part,
     check_tau,
+    check_two_views,
     check_unread,
     equivariant_head,
     pair_features,
@@ -78,6 +79,7 @@ class EquiMod(Method):
 
     @classmethod
     def build(cls, config: EquiModConfig, encoder: Encoder, task: Task) -> "EquiMod":
+        check_two_views(task, method="equimod")
         return cls(config, encoder, num_params=RELATIONS[config.transformation].num_outputs(task))
 
     def forward(self, views: Views) -> Outcome:

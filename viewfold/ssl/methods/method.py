@@ -34,6 +34,8 @@ class Task:
     """Domains in the manifest."""
     relative_names: tuple[str, ...] = ()
     """Columns of `Views.relative`; empty when nothing that the views differ in is drawn."""
+    num_views: int = 2
+    """Of each sample."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ class Method(nn.Module, ABC):
 def by_part(encoder: Encoder, features: Tensor) -> dict[str, Tensor]:
     """Detached columns of `features` for each part of the encoder that has any."""
     return {name: features.detach()[:, part] for name, part in encoder.parts.items() if part.start < part.stop}
+
+
+def check_two_views(task: Task, *, method: str) -> None:
+    """For `build`: raises InvalidInput for a method that compares two views of a sample where there are others."""
+    if task.num_views != 2:
+        raise InvalidInput(
+            f"method {method} compares two views, and there are {task.num_views}; choose a policy that draws two, or "
+            "set stream.images_per_sample=2"
+        )
 
 
 def pair_features(encoder: Encoder, views: Views, *, method: str) -> Float[Tensor, "2 batch dim"]:

@@ -89,6 +89,11 @@ class Drawn(Relation):
     """What was drawn, as the augmentations tell it: zeros where the two views are the same."""
 
     def num_outputs(self, task: Task) -> int:
+        if task.num_views != 2:
+            raise InvalidInput(
+                f"transformation 'drawn' tells two views apart, and there are {task.num_views}; set "
+                "stream.images_per_sample to 1 or 2"
+            )
         return self._known(torch.empty(0, len(task.relative_names))).shape[1]
 
     def __call__(self, views: Views) -> Float[Tensor, "batch k"]:

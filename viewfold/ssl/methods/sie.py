@@ -30,8 +30,8 @@ class SIEConfig(MethodConfig):
 
     name: Literal["sie"] = "sie"
     transformation: str = "rotation"
-    """What the equivariant part must follow: `rotation`, `rotation+colour` or `difference` of recorded latents, or what
-    was `drawn` to make the views."""
+    """What the equivariant part must follow, a name of `RELATIONS`: `rotation` and others between recorded latents, or
+    what was `drawn` to make the views."""
     expander_widths: tuple[int, ...] = (1024, 1024, 1024)
     """Of each of the two expanders: hidden layers, then the embedding."""
     invariance: float = 10.0

@@ -7,7 +7,16 @@ from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import info_nce_loss
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_tau, pair_features
+from viewfold.ssl.methods.method import (
+    Method,
+    MethodConfig,
+    Outcome,
+    Task,
+    by_part,
+    check_tau,
+    check_two_views,
+    pair_features,
+)
 from viewfold.values import Views
 
 
@@ -39,6 +48,7 @@ class SimCLR(Method):
 
     @classmethod
     def build(cls, config: SimCLRConfig, encoder: Encoder, task: Task) -> "SimCLR":
+        check_two_views(task, method="simclr")
         return cls(config, encoder)
 
     def forward(self, views: Views) -> Outcome:
