@@ -154,7 +154,10 @@ def evaluate(
     robust_crop: Annotated[
         int, typer.Option(metavar="PX", help="Also choose crops of this side by content, against one-pixel shifts.")
     ] = 0,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the card, default HOME/cards/ID; or of the recipe's run."),
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the local registry (mlflow.db); default runs.")] = None,
 ) -> None:
     """An encoder's card: what it ignores, what it predicts, what breaks it. Or a recipe up to its measurements."""
