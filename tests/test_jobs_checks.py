@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import break_image, write_images, write_objects
 
+from viewfold.config import override
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, locate, source
 from viewfold.jobs.recipes import find
@@ -140,3 +141,15 @@ def test_packs_are_found_in_the_folder_that_the_variable_names(tmp_path: Path, m
     assert locate(("pack:things/images",)) == [str(path) for path in shards]
     with pytest.raises(InvalidInput, match="has no things/other"):
         locate(("pack:things/other",))
+
+
+def test_views_of_the_wrong_number_are_refused_before_any_worker(tmp_path: Path) -> None:
+    shards = tmp_path / "objects"
+    write_objects(shards, objects=12, views=4)
+    plain = recipe(shards, "adapt=null", "pretrain.policy={name: none}")
+    one = ["pretrain.method={name: vicreg}", "pretrain.stream.images_per_sample=1"]
+    assert "vicreg compares two views or more, got 1" in refused(override(plain, one), tmp_path / "one")
+    three = ["pretrain.method={name: simclr}", "pretrain.stream.images_per_sample=3"]
+    assert "simclr compares two views, and there are 3" in refused(override(plain, three), tmp_path / "three")
+    drawn = ["pretrain.policy={name: affine}", "pretrain.stream.images_per_sample=3"]
+    assert "'drawn' tells two views apart, and there are 3" in refused(override(plain, drawn), tmp_path / "drawn")

@@ -19,7 +19,7 @@ from viewfold.ssl.losses import equivariance_loss, invariance_loss, variance_hin
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
 from viewfold.ssl.methods.vicreg import regularisers
-from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
+from viewfold.ssl.methods.view_pairs import check_views, paired, pairs, view_features
 from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
@@ -87,6 +87,7 @@ class SIE(Method):
                     f"encoder.equivariant_dim between 1 and {encoder.dim - 1}"
                 )
         num_params = RELATIONS[config.transformation].num_outputs(task)
+        check_views(task, method="sie")
         return cls(config, encoder, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:

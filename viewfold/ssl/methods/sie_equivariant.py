@@ -16,7 +16,7 @@ from viewfold.ssl.losses import equivariance_loss, variance_hinge
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, equivariant_head
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
 from viewfold.ssl.methods.vicreg import regularisers
-from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
+from viewfold.ssl.methods.view_pairs import check_views, paired, pairs, view_features
 from viewfold.ssl.predictors import PREDICTOR_CONFIGS, LinearPredictorConfig, PredictorConfig
 from viewfold.values import Views
 
@@ -63,7 +63,9 @@ class SIEEquivariant(Method):
 
     @classmethod
     def build(cls, config: SIEEquivariantConfig, encoder: Encoder, task: Task) -> "SIEEquivariant":
-        return cls(config, encoder, num_params=RELATIONS[config.transformation].num_outputs(task))
+        num_params = RELATIONS[config.transformation].num_outputs(task)
+        check_views(task, method="sie-equivariant")
+        return cls(config, encoder, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:
         features = view_features(self.encoder, views, method="sie-equivariant")

@@ -13,7 +13,7 @@ from viewfold.ssl.losses import classification_loss
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_unread
 from viewfold.ssl.methods.regression import joined_pair, regression_loss, regressor
 from viewfold.ssl.methods.relations import RELATIONS, check_relation
-from viewfold.ssl.methods.view_pairs import paired, pairs, view_features
+from viewfold.ssl.methods.view_pairs import check_views, paired, pairs, view_features
 from viewfold.values import Views
 
 
@@ -70,6 +70,7 @@ class Supervised(Method):
             )
         num_labels = task.num_labels if config.classification > 0 else 0
         num_params = RELATIONS[config.transformation].num_outputs(task) if config.transformation else 0
+        check_views(task, method="supervised")
         return cls(config, encoder, num_labels=num_labels, num_params=num_params)
 
     def forward(self, views: Views) -> Outcome:

@@ -18,7 +18,7 @@ from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.heads import check_widths, expander
 from viewfold.ssl.losses import covariance_loss, invariance_loss, variance_hinge
 from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part
-from viewfold.ssl.methods.view_pairs import pairs, view_features
+from viewfold.ssl.methods.view_pairs import check_views, pairs, view_features
 from viewfold.values import Views
 
 
@@ -58,6 +58,7 @@ class VICReg(Method):
 
     @classmethod
     def build(cls, config: VICRegConfig, encoder: Encoder, task: Task) -> "VICReg":
+        check_views(task, method="vicreg")
         return cls(config, encoder)
 
     def forward(self, views: Views) -> Outcome:

@@ -10,7 +10,14 @@ from torch import Tensor
 from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
+from viewfold.ssl.methods.method import Task
 from viewfold.values import Views
+
+
+def check_views(task: Task, *, method: str) -> None:
+    """For `build`: raises InvalidInput where there is a single view of each sample."""
+    if task.num_views < 2:
+        raise InvalidInput(_too_few(method, task.num_views))
 
 
 def view_features(encoder: Encoder, views: Views, *, method: str) -> Float[Tensor, "view batch dim"]:
@@ -20,10 +27,7 @@ def view_features(encoder: Encoder, views: Views, *, method: str) -> Float[Tenso
         InvalidInput: a single view; names the method.
     """
     if len(views.images) < 2:
-        raise InvalidInput(
-            f"method {method} compares two views or more, got {len(views.images)}; choose a policy that draws two, or "
-            "set stream.images_per_sample=2 for samples of several images"
-        )
+        raise InvalidInput(_too_few(method, len(views.images)))
     return each_view(encoder, views.images)
 
 
@@ -54,4 +58,11 @@ def paired(views: Views) -> Views:
         group=views.group.repeat(times),
         relative=None,
         relative_names=(),
+    )
+
+
+def _too_few(method: str, num_views: int) -> str:
+    return (
+        f"method {method} compares two views or more, got {num_views}; choose a policy that draws two, or set "
+        "stream.images_per_sample=2 for samples of several images"
     )
