@@ -10,6 +10,7 @@ from viewfold.ssl.geometry import (
     angles_from_quaternion,
     matrix_from_quaternion,
     quaternion_from_angles,
+    quaternion_product,
     relative_rotation,
 )
 from viewfold.ssl.methods import Task
@@ -55,8 +56,19 @@ def test_columns_are_found_by_name() -> None:
     views = _views()
     assert views.params is not None
     turned = replace(views, params=views.params.flip(2), names=views.names[::-1])
-    for name in ("rotation", "rotation+colour", "colour", "euler", "rotation-matrix"):
+    for name in ("rotation", "rotation+colour", "colour", "euler", "rotation-matrix", "rotation-squared"):
         torch.testing.assert_close(RELATIONS[name](turned), RELATIONS[name](views))
+
+
+def test_the_square_tells_the_whole_angle_about_the_axis_and_no_sign_of_the_quaternion() -> None:
+    turns = torch.tensor([[0.0, 0.0, 0.4], [0.0, 0.0, -1.5]])
+    z = RELATIONS["rotation-squared"](
+        replace(_views(), params=torch.stack([torch.zeros(2, 3), turns]), names=LATENTS[:3])
+    )
+    torch.testing.assert_close(z[:, 2:], torch.stack([turns[:, 2].sin(), turns[:, 2].cos()], dim=1))
+    assert z[:, :2].abs().max() < 1e-6
+    q = relative_rotation(torch.rand(5, 3), torch.rand(5, 3))
+    torch.testing.assert_close(quaternion_product(-q, -q), quaternion_product(q, q))
 
 
 RECORDED = {name: relation for name, relation in RELATIONS.items() if isinstance(relation, Recorded)}
@@ -93,6 +105,7 @@ def test_what_was_drawn_is_handed_on_as_it_was_told() -> None:
         ("rotation", 4),
         ("rotation+colour", 6),
         ("rotation-matrix", 9),
+        ("rotation-squared", 4),
     ],
 )
 def test_relations_tell_their_width(name: str, num_outputs: int) -> None:

@@ -87,7 +87,9 @@ def folders() -> RunConfig:
 
 def sie_objects3d() -> RunConfig:
     """SIE on 611 objects turned about the vertical axis, measured on 105 others. Two CPU cores, minutes."""
-    return _objects3d("sie-objects3d", _small(SIE_PRESETS["sie"]), grey=True)
+    return _objects3d(
+        "sie-objects3d", _small(replace(SIE_PRESETS["sie"], transformation="rotation-squared")), grey=True
+    )
 
 
 def vicreg_objects3d() -> RunConfig:
@@ -134,7 +136,7 @@ def _objects3d(name: str, method: MethodConfig, *, grey: bool) -> RunConfig:
             # Shift and size say nothing of the pose, and keep single objects from being learned by heart.
             policy=AffinePolicy(affine=AffineConfig(rotation_rad=0, shear_rad=0, log_scale=0.15, translate_ratio=0.1)),
             stream=StreamConfig(batch_size=32, images_per_sample=4),
-            optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=20),
+            optim=OptimConfig(lr=3e-3, schedule="cosine", warmup_steps=20),
             steps=5000,
         ),
         evaluate=EvaluateConfig(probe=PairProbeConfig(steps=600)),

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from viewfold.config import unknown
 from viewfold.errors import InvalidInput
-from viewfold.ssl.geometry import angles_from_quaternion, matrix_from_quaternion, relative_rotation
+from viewfold.ssl.geometry import (
+    angles_from_quaternion,
+    matrix_from_quaternion,
+    quaternion_product,
+    relative_rotation,
+)
 from viewfold.ssl.methods.method import Task
 from viewfold.values import Views
 
@@ -129,6 +134,13 @@ def _latents(names: Sequence[str]) -> Sequence[str]:
     return [name for name in names if name.startswith("latent_")]
 
 
+def _squared(a: Tensor, b: Tensor) -> Tensor:
+    """A quaternion's w, the cosine of half the angle, is nearly constant: it lets a predictor that is linear in z copy
+    what does not turn, and turning is then learned late or never. The whole angle leaves no such way."""
+    q = relative_rotation(a, b)
+    return quaternion_product(q, q)
+
+
 RELATIONS: dict[str, Relation] = {
     "colour": Recorded(reads=lambda names: HUES, relate=_difference),
     "difference": Recorded(reads=_latents, relate=_difference),
@@ -137,12 +149,14 @@ RELATIONS: dict[str, Relation] = {
     "rotation": Recorded(reads=lambda names: ANGLES, relate=relative_rotation),
     "rotation+colour": Recorded(reads=lambda names: ANGLES + HUES, relate=_rotation_and_colour),
     "rotation-matrix": Recorded(reads=lambda names: ANGLES, relate=_matrix),
+    "rotation-squared": Recorded(reads=lambda names: ANGLES, relate=_squared),
 }
 """`drawn`: what takes the first view to the second, of what a policy drew (as many numbers as `relative_names`).
 Of recorded latents: `rotation`: the relative quaternion (4) of the poses R1, R2, that is of R1^T R2; `euler`: its
-angles about x, y, z in radians (3); `rotation-matrix`: its entries, row by row (9); `colour`: the differences of two
-hues (2); `rotation+colour`: quaternion and differences (6); `difference`: the second image's latents minus the first's,
-for latents of any other meaning."""
+angles about x, y, z in radians (3); `rotation-matrix`: its entries, row by row (9); `rotation-squared`: the
+quaternion's square (4), axis times sine and cosine of the whole angle, the same for q and -q; `colour`: the differences
+of two hues (2); `rotation+colour`: quaternion and differences (6); `difference`: the second image's latents minus the
+first's, for latents of any other meaning."""
 
 
 def check_relation(name: str) -> None:
