@@ -149,8 +149,11 @@ def examine(
         skipped["curves"] = "curve_images is 0"
     else:
         plain = known if config.bn_mode == "frozen" else freeze(encoder, train)  # it is asked by frozen statistics
-        looked = look_closely(encoder, plain, val, config)
-        measures, curves = measures + looked[0], looked[1]
+        try:
+            looked, curves = look_closely(encoder, plain, val, config)
+            measures += looked
+        except InvalidInput as reason:
+            skipped["curves"] = str(reason)
     bar.advance()
     return Findings(measures, curves, degenerate_filters(encoder.backbone), skipped)
 
