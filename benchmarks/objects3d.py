@@ -2,7 +2,7 @@
 
     VIEWFOLD_DATA=FOLDER python -m benchmarks.objects3d --out
 
-Trains each recipe with each seed (a quarter of an hour each on two cores; what is done is found again) and collects the
+Trains each recipe with each seed (one took 25 minutes on one busy core; what is done is found again) and collects the
 cards. Every number is of the pack's validation objects, on which nothing was tuned.
 """
 

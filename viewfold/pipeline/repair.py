@@ -15,6 +15,7 @@ from viewfold.pipeline.contents import sample_faults
 from viewfold.pipeline.indexer import index_shards, refuse_same_names
 from viewfold.pipeline.locations import shard_name
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.packing import refuse_used
 from viewfold.pipeline.reader import open_shard
 from viewfold.pipeline.shards import (
     Fault,
@@ -60,8 +61,7 @@ def repair_shards(
         InvalidInput: `out` is in use, two shards of one name, or no whole sample in any.
         ShardError: a shard cannot be opened.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInput(f"{out}: exists and is not empty; remove it or give another folder")
+    refuse_used(out)
     refuse_same_names(locations)
     notes = _Notes()
     with whole_folder(out.absolute()) as part:

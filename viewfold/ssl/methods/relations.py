@@ -136,7 +136,7 @@ def _latents(names: Sequence[str]) -> Sequence[str]:
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:
     """A quaternion's w, the cosine of half the angle, is nearly constant: it lets a predictor that is linear in z copy
-    what does not turn, and turning is then learned late or never. The whole angle leaves no such way."""
+    what does not turn, and a short training may stay there. The cosine of the whole angle is not."""
     q = relative_rotation(a, b)
     return quaternion_product(q, q)
 
