@@ -29,3 +29,16 @@ def transformations(rows: int) -> Tensor:
 def hypernetwork_weight(dim: int, num_params: int) -> Tensor:
     r, c = grid(dim * dim, num_params)
     return 0.5 * torch.sin(1 + r + 2 * c).view(dim, dim, num_params)
+
+
+def rate_view(rows: int = 12, columns: int = 5, *, phase: float = 0.0) -> Tensor:
+    """Unit rows whose coding rates are tabulated; the second view of the same samples has a `phase` of 0.1."""
+    i, a = (x + 1 for x in grid(rows, columns))
+    z = torch.sin(0.7 * i * a + phase) + 0.25 * torch.cos(1.1 * i + 0.3 * a**2)
+    return torch.nn.functional.normalize(z)
+
+
+def rate_codes(rows: int = 12, columns: int = 5) -> Tensor:
+    """Unit rows whose doubly stochastic membership is tabulated."""
+    i, a = (x + 1 for x in grid(rows, columns))
+    return torch.nn.functional.normalize(torch.sin(0.45 * i * a + 0.2 * a))

@@ -144,11 +144,25 @@ def test_both_predictors_take_the_same_step() -> None:
         assert grad.any()
 
 
+def test_the_rate_is_compared_with_that_of_covariances_written_out() -> None:
+    small = losses.RateScale(rows=24, dim=10, clusters=3, sampled=24)  # a sample of all
+    (loss, (by_z, by_membership)), *ours = (losses.rate_step_of(side, small)() for side in ("peer", "ours", "sampled"))
+    for our_loss, (our_by_z, our_by_membership) in ours:
+        torch.testing.assert_close(our_loss, loss)
+        torch.testing.assert_close(our_by_z, by_z, rtol=1e-4, atol=1e-5)
+        # A sample is divided by its own sum; what that adds is the same in all of a row, whose sum is fixed anyway.
+        difference = our_by_membership - by_membership
+        torch.testing.assert_close(difference, difference[:, :1].expand(24, 24), rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
-def test_the_suite_of_the_losses_gives_its_two_names() -> None:
-    speed, memory = losses.rows(1, losses.Scale(batch=32, dim=512))
-    assert speed["name"] == "sie_predictor_vs_dense"
-    assert speed["target"] == 5.0
-    assert memory["name"] == "sie_predictor_peak_memory_ratio"
-    assert memory["peer_mb"] > 32 * 512 * 512 * 4 / 1e6  # at least the matrices
-    assert memory["value"] > 1
+def test_the_suite_of_the_losses_gives_its_names_and_saves_memory() -> None:
+    sie, mlc = losses.Scale(batch=32, dim=512), losses.RateScale(rows=256, dim=64, sampled=32)
+    made = {row["name"]: row for row in losses.rows(1, sie, mlc)}
+    targets = {"sie_predictor_vs_dense": 5.0, "mlc_vs_naive": 3.0, "mlc_sampled_vs_naive": 15.0}
+    assert {name: row["target"] for name, row in made.items() if "target" in row} == targets
+    memory = [made[name] for name in ("sie_predictor_peak_memory_ratio", "mlc_peak_memory_ratio")]
+    assert len(made) == len(targets) + len(memory)
+    for row, floor in zip(memory, (32 * 512 * 512, 256 * 64 * 256), strict=True):
+        assert row["peer_mb"] > floor * 4 / 1e6  # at least the matrices, or the products
+        assert row["value"] > 1
