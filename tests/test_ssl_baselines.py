@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from viewfold.config import choose
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
+from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Method, Supervised, Task
 from viewfold.ssl.methods.regression import joined_pair, regression_loss, regressor
 from viewfold.ssl.methods.vicreg import vicreg_terms
@@ -122,6 +123,7 @@ def test_self_supervised_baselines_use_all_features_whatever_the_split(name: str
 )
 def test_methods_that_predict_an_embedding_keep_a_head(name: str, part: str | None) -> None:
     head = _built(name, **_small(name)).head
+    assert head is None or isinstance(head, EquivariantHead)
     assert (head and head.config.part) == part
     if head is not None:
         assert head.config.part_dim == (256 if part == "all" else 96)
@@ -130,7 +132,7 @@ def test_methods_that_predict_an_embedding_keep_a_head(name: str, part: str | No
 
 def test_equivariant_only_is_sie_without_the_invariance() -> None:
     method, views = _built("sie-equivariant", **SMALL, covariance=2, prediction_variance=6).eval(), _views()
-    assert method.head is not None
+    assert isinstance(method.head, EquivariantHead)
     x, y = (method.head.embed(method.encoder(images)).double() for images in views.images)
     identity = torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat(6, 1)
     prediction = method.head.predict(x.float(), identity).double()

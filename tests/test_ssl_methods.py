@@ -1,5 +1,6 @@
 """What holds for every method of the registry."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from viewfold.config import choose, dump
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
 from viewfold.ssl.methods import CCI, CCI_PRESETS, METHOD_CONFIGS, METHODS, CCIConfig, Method, Task
+from viewfold.ssl.subspace_head import SubspaceHead, SubspaceHeadConfig
 from viewfold.values import Views
 
 TASK = Task(param_names=tuple(f"latent_{i}" for i in range(7)), num_labels=3, num_domains=2)
@@ -27,16 +29,21 @@ def _views(num_views: int = 2) -> Views:
         label=torch.tensor([0, 1, 2, 0, 1, 2]),
         domain=torch.tensor([0, 0, 0, 1, 1, 1]),
         group=torch.arange(6),
+        parent=torch.tensor([0, 0, 1, 1, 2, -1]),
     )
 
 
 SMALL: dict[str, dict[str, Any]] = {
     "augself": {"expander_widths": [48, 32], "regressor_width": 32},
     "equimod": {"expander_widths": [48, 32]},
+    "mcr2": {"hidden_widths": [32], "dim": 8},
+    "mlc": {"hidden_widths": [32], "dim": 8, "eta_batch": 6},
     "sie": {"expander_widths": [48, 32]},
     "sie-equivariant": {"expander_widths": [48, 32]},
     "simclr": {"expander_widths": [48, 32]},
     "supervised": {"transformation": "rotation", "regressor_width": 32},
+    "tcr": {"hidden_widths": [32], "dim": 8},
+    "transitive": {"expander_widths": [48, 32]},
     "vicreg": {"expander_widths": [48, 32]},
 }
 """Widths that train in milliseconds; what is not named stays as published."""
@@ -45,7 +52,9 @@ SMALL: dict[str, dict[str, Any]] = {
 def _built(name: str) -> Method:
     torch.manual_seed(0)
     config = choose("method", METHOD_CONFIGS, {"name": name, **SMALL.get(name, {})})
-    return METHODS[name].build(config, _encoder(), TASK)
+    head = SubspaceHeadConfig(part="invariant", part_dim=160, hidden_widths=(32,), dim=8)
+    task = replace(TASK, head=SubspaceHead(head) if name == "mlc" else None, paired=name == "transitive")
+    return METHODS[name].build(config, _encoder(), task)
 
 
 @pytest.mark.parametrize("name", METHODS)

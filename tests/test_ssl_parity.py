@@ -1,5 +1,6 @@
 """Whole methods, BatchNorm included: on 1, 2 and 4 ranks the same loss, gradient and running statistics."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from viewfold.config import choose
 from viewfold.ssl.batchnorm import with_gathered_batchnorm
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
-from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Task
+from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, MethodConfig, MLCConfig, Task
+from viewfold.ssl.subspace_head import SubspaceHead, SubspaceHeadConfig
 from viewfold.values import Views
 
 DRAWN = ("rotation_rad", "log_scale_x")
@@ -29,7 +31,21 @@ def _views() -> Views:
     own = slice(rank() * NUM_SAMPLES // world_size(), (rank() + 1) * NUM_SAMPLES // world_size())
     group = torch.arange(NUM_SAMPLES)
     known = (params[:, own], TASK.param_names, label[own], domain[own], group[own])
-    return Views(images[:, own], *known, relative=relative[own], relative_names=DRAWN)
+    parent = torch.tensor([0, 0, 1, 1, 2, -1, 2, -1])[own]
+    return Views(images[:, own], *known, relative=relative[own], relative_names=DRAWN, parent=parent)
+
+
+def _task(config: MethodConfig, encoder: Encoder) -> Task:
+    """Mined pairs for the method that needs them, and the kept head that MLC goes on from if it does not warm up."""
+    if config.name == "transitive":
+        return replace(TASK, paired=True)
+    if not isinstance(config, MLCConfig) or config.warmup_steps > 0:
+        return TASK
+    part = encoder.parts[config.part]
+    head = SubspaceHeadConfig(
+        part=config.part, part_dim=part.stop - part.start, hidden_widths=config.hidden_widths, dim=config.dim
+    )
+    return replace(TASK, head=SubspaceHead(head))
 
 
 def _mean_over_ranks(x: Tensor) -> Tensor:
@@ -41,7 +57,7 @@ def _step(data: dict[str, Any], backbone: str = "resnet-small") -> dict[str, dic
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(backbone=backbone, equivariant_dim=96, preprocessing=Preprocessing(image_size=16)))
     config = choose("method", METHOD_CONFIGS, data)
-    method = with_gathered_batchnorm(METHODS[config.name].build(config, encoder, TASK).double())
+    method = with_gathered_batchnorm(METHODS[config.name].build(config, encoder, _task(config, encoder)).double())
     with torch.no_grad():  # a residual branch ends in a gain of 0, which would hide the gradients before it
         for parameter in method.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -69,9 +85,22 @@ BASELINES: dict[str, dict[str, Any]] = {
     "augself": {"name": "augself", **EXPANDER, "regressor_width": 24},
     "sie-equivariant": {"name": "sie-equivariant", **EXPANDER},
     "supervised": {"name": "supervised", "transformation": "rotation+colour", "regressor_width": 24},
+    "transitive": {"name": "transitive", **EXPANDER},
+    "transitive-hard": {"name": "transitive", **EXPANDER, "hard_from_step": 0},
     "vicreg": {"name": "vicreg", **EXPANDER, "free_dims": 4},
 }
 """On a backbone without BatchNorm: the cases above show its own, and what is left is that of the expanders."""
+HEAD = {"hidden_widths": [24], "dim": 6}
+RATES: dict[str, dict[str, Any]] = {
+    "tcr": {"name": "tcr", **HEAD},
+    "tcr-paper": {"name": "tcr", **HEAD, "form": "average", "agreement": "sum_abs_cosine", "half": False},
+    "mcr2": {"name": "mcr2", **HEAD, "gamma1": 2.0},
+    "mcr2-samples": {"name": "mcr2", **HEAD, "partition": "samples", "gamma2": 0.5},
+    "mlc": {"name": "mlc", **HEAD, "eta_batch": 8, "gamma_weight": 0.05, "invariance": 0.1},
+    "mlc-columns": {"name": "mlc", **HEAD, "eta_batch": 8, "columns": 5, "solver": "alternating"},
+    "mlc-warm-up": {"name": "mlc", **HEAD, "warmup_steps": 1},
+}
+"""On a backbone without BatchNorm as well. Three classes and five columns leave four ranks unequal shares."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -84,12 +113,15 @@ def test_ranks_do_what_one_process_does(name: str, num_ranks: int) -> None:
 
 
 def _baselines(names: list[str]) -> dict[str, Any]:
-    return {name: _step(BASELINES[name], backbone="test_efficientnet_gn") for name in names}
+    return {name: _step((BASELINES | RATES)[name], backbone="test_efficientnet_gn") for name in names}
 
 
 @pytest.mark.parametrize(
     ("names", "num_ranks"),
-    [pytest.param(list(BASELINES), 2, id="2"), pytest.param(["simclr", "equimod"], 4, id="4")],
+    [
+        pytest.param([*BASELINES, *RATES], 2, id="2"),
+        pytest.param(["simclr", "equimod", *RATES], 4, id="4"),
+    ],
 )
 def test_ranks_do_what_one_process_does_in_every_baseline(names: list[str], num_ranks: int) -> None:
     """All of them in one go: joining takes longer than a step."""
@@ -101,4 +133,4 @@ def test_ranks_do_what_one_process_does_in_every_baseline(names: list[str], num_
 
 
 def test_no_method_is_left_out() -> None:
-    assert {data["name"] for data in (CASES | BASELINES).values()} == set(METHODS)
+    assert {data["name"] for data in (CASES | BASELINES | RATES).values()} == set(METHODS)

@@ -11,7 +11,8 @@ class Batch:
     """What the stream hands to the augmentations: this rank's rows of one global batch, still on the host."""
 
     images: Tensor
-    """uint8 `[image, batch, 3, height, width]`: one stored image of each sample, or two for a pair of an object."""
+    """uint8 `[image, batch, 3, height, width]`: one stored image of each sample, or two for a pair, of one object or of
+    a sample and its mined partner."""
     keys: list[str]
     """Identity of each sample: shard name, a slash, the key within the shard."""
     rows: Tensor
@@ -19,15 +20,20 @@ class Batch:
     epochs: Tensor
     """int64 `[batch]`: the epoch each sample belongs to; a batch may hold the end of one and the start of the next."""
     members: Tensor
-    """int64 `[image, batch]`: which stored image of the sample each one is."""
+    """int64 `[image, batch]`: which stored image of its own sample each one is."""
     label: Tensor
-    """int64 `[batch]`: class index in the manifest's sorted labels, -1 for none."""
+    """int64 `[batch]`: class index in the manifest's sorted labels; -1 for none, and, as in `domain` and `group`, where
+    the two samples of a mined pair differ."""
     domain: Tensor
     """int64 `[batch]`: domain index in the manifest's sorted domains, -1 for none."""
     group: Tensor
     """int64 `[batch]`: what must not leak between query and pool; -1 for none."""
     latents: Tensor | None
     """float32 `[image, batch, latent]`: the recorded parameters of each stored image, where the samples have any."""
+    partners: Tensor | None = None
+    """int64 `[batch]`: row of the sample that the second image is of, where pairs were mined."""
+    parent: Tensor | None = None
+    """int64 `[batch]`: the parent cluster of each mined pair, -1 for none; rows of another may be its negatives."""
 
 
 @dataclass(frozen=True)
@@ -50,5 +56,7 @@ class Views:
     """float32 `[batch, relative]`: what takes the first view to the second, of what was drawn."""
     relative_names: tuple[str, ...] = ()
     """Name and unit of each column of `relative`."""
+    parent: Tensor | None = None
+    """int64 `[batch]`: the parent cluster of each mined pair, -1 for none; None where views are not of such pairs."""
     facts: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars worth logging about how the views came out, such as `fold_fraction`."""

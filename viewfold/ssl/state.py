@@ -138,7 +138,9 @@ def take_plain(method: nn.Module, optimizer: torch.optim.Optimizer, state: State
         if f"step/{name}" in state:
             # The fused update walks through memory as it lies, so that a moment must lie as its parameter does.
             moments = {key: torch.empty_like(parameter).copy_(state[f"{key}/{name}"]) for key in MOMENTS}
-            optimizer.state[parameter] = {"step": state[f"step/{name}"].to(parameter.device), **moments}
+            # Copied, too: what `state` gives lies in the file, which the next checkpoint may overwrite.
+            step = state[f"step/{name}"].to(parameter.device, copy=True)
+            optimizer.state[parameter] = {"step": step, **moments}
 
 
 def _layout(pieces: Mapping[str, Piece], facts: dict[str, str]) -> tuple[bytes, dict[str, int]]:

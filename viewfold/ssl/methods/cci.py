@@ -53,6 +53,7 @@ class CCI(Method):
     """An encoder and a linear classifier, both on the features' invariant part; any number of views."""
 
     config_class = CCIConfig
+    needs_labels = True
 
     def __init__(self, config: CCIConfig, encoder: Encoder, *, num_labels: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.equivariant import EquivariantHead, HeadConfig
 from viewfold.ssl.predictors import PredictorConfig
+from viewfold.ssl.subspace_head import SubspaceHead
 from viewfold.values import Views
 
 
@@ -36,6 +37,10 @@ class Task:
     """Columns of `Views.relative`; empty when nothing that the views differ in is drawn."""
     num_views: int = 2
     """Of each sample."""
+    paired: bool = False
+    """Whether the two views are of mined pairs, and `Views.parent` says of which clusters."""
+    head: SubspaceHead | None = None
+    """The subspace head that was kept with the encoder from which the training starts."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class Method(nn.Module, ABC):
     """Abstract: an encoder and the heads that train it. A new method is one file and one line of `METHODS`."""
 
     config_class: ClassVar[type[MethodConfig]]
+    needs_labels: ClassVar[bool] = False
+    """Whether it learns from labelled samples alone."""
     encoder: Encoder
 
     def __init__(self) -> None:
         super().__init__()
-        self.head: EquivariantHead | None = None
-        """Predicts one view from another, where the method trains such a thing; kept for measuring."""
+        self.head: EquivariantHead | SubspaceHead | None = None
+        """What predicts one view from another, or gives features and codes of subspaces, where the method trains such a
+        thing; kept with the encoder."""
 
     @classmethod
     @abstractmethod
@@ -86,6 +94,16 @@ def check_two_views(task: Task, *, method: str) -> None:
         raise InvalidInput(
             f"method {method} compares two views, and there are {task.num_views}; choose a policy that draws two, or "
             "set stream.images_per_sample=2"
+        )
+
+
+def check_part(part: str, encoder: Encoder, *, method: str) -> None:
+    """For `build`: raises InvalidInput where the part of the features that a method reads is empty."""
+    columns = encoder.parts[part]
+    if columns.start == columns.stop:
+        raise InvalidInput(
+            f"method {method} reads the {part} part of the features and it is empty; choose another part or "
+            f"encoder.equivariant_dim between 1 and {encoder.dim - 1}"
         )
 
 

@@ -59,6 +59,11 @@ class Recorded(Relation):
     """`[batch, column]` of each view, in the order of `reads`, to `[batch, k]`."""
 
     def num_outputs(self, task: Task) -> int:
+        if task.paired:
+            raise InvalidInput(
+                "mined pairs show two things, between which no transformation was recorded; choose a method or a "
+                "transformation that reads none"
+            )
         none = torch.empty(0, len(task.param_names))
         return self.between(none, none, task.param_names).shape[1]
 
