@@ -1,6 +1,5 @@
 """Whether clusters of the features are the classes, without having seen a label."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from viewfold.errors import InvalidInput
-from viewfold.keyed import generator, key64
+from viewfold.keyed import generator
+from viewfold.ssl.evaluate.centroids import STARTS, k_means
 from viewfold.ssl.evaluate.contingency import (
     Contingency,
     Counts,
@@ -25,7 +25,6 @@ from viewfold.ssl.evaluate.contingency import (
 from viewfold.ssl.evaluate.interval import Interval, bootstrap
 from viewfold.ssl.evaluate.measure import Measure, Split
 
-_STARTS = 10  # of k-means; the best of them by its own objective counts
 _PERMUTATIONS = 20  # of the labels, for the chance level
 _DRAWS = 1000
 _DRAWS_AMI = 200  # its expectation under chance costs milliseconds for every draw, and seconds with a thousand classes
@@ -40,19 +39,12 @@ def clustering(split: Split, *, num_clusters: int | None = None, seed: int = 0) 
     Raises:
         InvalidInput: no labels, a single class, or more clusters than labelled rows.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     rows = split.labelled()
     number = len(torch.unique(rows.label)) if num_clusters is None else num_clusters
     if not 1 <= number <= len(rows.label):
         raise InvalidInput(f"clusters: num_clusters must lie in 1..{len(rows.label)}, the labelled rows, got {number}")
-    means = KMeans(number, n_init=_STARTS, random_state=key64("k-means", seed) % 2**32)
-    with warnings.catch_warnings():
-        # Said of features with fewer distinct rows than clusters: `clusters_found` says it.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        predicted = means.fit_predict(F.normalize(rows.features, dim=1).numpy())
-    detail = {"clustering": "k-means", "num_starts": _STARTS, "unlabelled": len(split.label) - len(rows.label)}
+    predicted = k_means(F.normalize(rows.features, dim=1).numpy(), number, seed=seed)
+    detail = {"clustering": "k-means", "num_starts": STARTS, "unlabelled": len(split.label) - len(rows.label)}
     return clustering_measures(predicted, rows, seed=seed, detail=detail)
 
 
