@@ -5,6 +5,8 @@ from viewfold.retrieval.bundle import BundleInfo, IndexBundle
 from viewfold.retrieval.faiss_index import Hits, nearest
 from viewfold.retrieval.features import RECORD_SCHEMA, FeatureSet, FeatureWriter, record_table
 from viewfold.retrieval.hashing import image_hashes, perceptual_hash
+from viewfold.retrieval.neighbours import NeighbourTable, neighbour_table
+from viewfold.retrieval.pca import principal_components
 from viewfold.retrieval.selection import DemoItem, DemoSet, Query, SelectConfig, select
 from viewfold.retrieval.vote import (
     Interval,
@@ -26,6 +28,7 @@ __all__ = [
     "Hits",
     "IndexBundle",
     "Interval",
+    "NeighbourTable",
     "Query",
     "SelectConfig",
     "VoteOutcomes",
@@ -35,7 +38,9 @@ __all__ = [
     "majority",
     "mean_interval",
     "nearest",
+    "neighbour_table",
     "perceptual_hash",
+    "principal_components",
     "record_table",
     "select",
     "vote_outcomes",

@@ -1,4 +1,7 @@
-"""Cosine search by FAISS, with an order that no batch size, machine or build can change. The only importer of faiss."""
+"""Cosine search by FAISS, with an order that no batch size, machine or build can change. The only importer of faiss.
+
+What else needs FAISS gets it by `load_faiss`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +38,7 @@ class CosineIndex:
     def __init__(self, index: Any) -> None:
         """`index` is a trained and filled FAISS index; the class methods make one."""
         self._index = index
-        ivf = _faiss().try_extract_index_ivf(index)
+        ivf = load_faiss().try_extract_index_ivf(index)
         if ivf is not None:
             ivf.make_direct_map()  # inverted lists give vectors back by row only with it
 
@@ -55,7 +58,7 @@ class CosineIndex:
             InvalidInput: FAISS does not know the string, cannot build it for this length of vectors, or wants more
                 vectors to train it than there are.
         """
-        faiss = _faiss()
+        faiss = load_faiss()
         num_rows, dim = vectors.shape
         try:
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -75,13 +78,13 @@ class CosineIndex:
     def read(cls, path: Path) -> "CosineIndex":
         """Read what `write` wrote; check the file's sha256 before, since FAISS trusts what it reads."""
         try:
-            return cls(_faiss().read_index(str(path)))
+            return cls(load_faiss().read_index(str(path)))
         except RuntimeError as error:
             raise InvalidInput(f"{path}: FAISS cannot read this index ({_reason(error)}); build it again") from None
 
     def write(self, path: Path) -> None:
         """Write the index in FAISS's own format."""
-        _faiss().write_index(self._index, str(path))
+        load_faiss().write_index(self._index, str(path))
 
     def search(
         self,
@@ -161,7 +164,7 @@ class CosineIndex:
 
 def nearest(gallery: NDArray[np.floating[Any]], queries: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """The row of `gallery` with the largest inner product, for each of the `[query, dim]` vectors, by exact search."""
-    index = _faiss().IndexFlatIP(gallery.shape[1])
+    index = load_faiss().IndexFlatIP(gallery.shape[1])
     index.add(np.ascontiguousarray(gallery, dtype=np.float32))
     rows: NDArray[np.int64] = index.search(np.ascontiguousarray(queries, dtype=np.float32), 1)[1][:, 0]
     return rows
@@ -184,7 +187,7 @@ def unit_rows(vectors: NDArray[Float], names: Sequence[str]) -> NDArray[Float]:
     return unit
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError:
@@ -194,7 +197,7 @@ def _faiss() -> Any:
 
 def _check_training_size(index: Any, factory: str, num_rows: int) -> None:
     """Below FAISS's own minimum per centroid it would train all the same, and only print a warning."""
-    per_centroid = _faiss().ClusteringParameters().min_points_per_centroid
+    per_centroid = load_faiss().ClusteringParameters().min_points_per_centroid
     centroids = _num_centroids(index)
     if num_rows < per_centroid * centroids:
         raise InvalidInput(
@@ -205,7 +208,7 @@ def _check_training_size(index: Any, factory: str, num_rows: int) -> None:
 
 def _num_centroids(index: Any) -> int:
     """The largest codebook that training has to fill; 0 where there is none."""
-    faiss = _faiss()
+    faiss = load_faiss()
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         steps = [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
