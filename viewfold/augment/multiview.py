@@ -44,6 +44,7 @@ def make_views(
         label=batch.label.to(device),
         domain=batch.domain.to(device),
         group=batch.group.to(device),
+        parent=None if batch.parent is None else batch.parent.to(device),
     )
 
 

@@ -1,6 +1,6 @@
 """Bytes on disk or in a store to batches, work items to files: shards, manifest, stream, stages, the Ray executor.
 
-`order/` says which sample comes when, `remote/` fetches what is not on this disk.
+`order/` says which sample comes when, `remote/` fetches what is not on this disk, `video/` finds tracks in videos.
 
 Imported by their own names: `executor` (needs Ray), `import_3diebench`, `progress` and `verify` (each named like its
 function).
@@ -14,6 +14,7 @@ from viewfold.pipeline.ledger import audit, read_ledger
 from viewfold.pipeline.locations import expand_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.order import Plan, split_groups
+from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.plain import plain_stream
 from viewfold.pipeline.quarantine import read_quarantine
 from viewfold.pipeline.repair import repair_shards
@@ -25,6 +26,7 @@ from viewfold.pipeline.stream import stream_batches
 from viewfold.pipeline.stream_config import StreamConfig
 
 __all__ = [
+    "Partners",
     "Plan",
     "ShardManifest",
     "StageRecord",

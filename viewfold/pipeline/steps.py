@@ -17,7 +17,9 @@ from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.locations import is_remote
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.order.plan import Order, Places
+from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.quarantine import BadSample
+from viewfold.pipeline.table import Entry
 from viewfold.values import Batch
 
 _MOST_STAND_INS = 32
@@ -88,14 +90,33 @@ class _Sample:
     members: list[int]
     pixels: list[NDArray[np.uint8]]
     latents: NDArray[np.float32] | None
+    partner: int = -1
+    """Row of the sample of the second image, where pairs were mined."""
+    parent: int = -1
+
+    def beside(self, other: "_Sample", parent: int) -> "_Sample":
+        """This and its partner as one, with the names on which they agree."""
+        both = self.latents is not None and other.latents is not None
+        return replace(
+            self,
+            names=tuple(a if a == b else -1 for a, b in zip(self.names, other.names, strict=True)),
+            members=self.members + other.members,
+            pixels=self.pixels + other.pixels,
+            latents=np.concatenate([self.latents, other.latents]) if both else None,
+            partner=other.row,
+            parent=parent,
+        )
 
 
 class StepBatches(Dataset[Made]):
     """Item `step` is this rank's batch of that step."""
 
-    def __init__(self, manifest: ShardManifest, order: Order, drawing: Drawing) -> None:
+    def __init__(
+        self, manifest: ShardManifest, order: Order, drawing: Drawing, partners: Partners | None = None
+    ) -> None:
         self._manifest = manifest
         self.order = order
+        self.partners = partners
         self._drawing = drawing
         self._reader = manifest.reader()
         self._is_remote = any(is_remote(shard.location) for shard in manifest.shards)
@@ -130,6 +151,7 @@ class StepBatches(Dataset[Made]):
 
         Raises:
             ShardError: it cannot be read, or its shard is gone or changed.
+            InvalidInput: it has no partner where pairs were mined.
         """
         sample = self._sample(row, epoch)
         if isinstance(sample, BadSample):
@@ -146,11 +168,24 @@ class StepBatches(Dataset[Made]):
         return None
 
     def _sample(self, row: int, epoch: int) -> _Sample | BadSample:
-        """Read and decode one sample, or say why that cannot be done; a shard that cannot be opened is raised."""
-        shard, key, stored, about, names = self._manifest.samples.entry(row)
+        """Read and decode what the epoch shows of one sample, with its partner where pairs were mined."""
+        entry = self._manifest.samples.entry(row)
+        identity = f"{self._manifest.shards[entry.shard].name}/{entry.key}"
+        if self.partners is None:
+            members = draw_members(self._drawing, identity, epoch, num_images=len(entry.images))
+            return self._read(row, epoch, entry, members)
+        drawn = self.partners.draw(row, epoch, identity, self._drawing.seed)
+        own = self._read(row, epoch, entry, [drawn.member])
+        if isinstance(own, BadSample):
+            return own
+        entry = self._manifest.samples.entry(drawn.partner_row)
+        partner = self._read(drawn.partner_row, epoch, entry, [drawn.partner_member])
+        return partner if isinstance(partner, BadSample) else own.beside(partner, drawn.parent)
+
+    def _read(self, row: int, epoch: int, entry: Entry, members: list[int]) -> _Sample | BadSample:
+        """These images of a sample, or why they cannot be read; a shard that cannot be opened is raised."""
+        shard, key, stored, about, names = entry
         name = self._manifest.shards[shard].name
-        identity = f"{name}/{key}"
-        members = draw_members(self._drawing, identity, epoch, num_images=len(stored))
         member, where, latents = -1, about or stored[0], None
         try:
             if self._manifest.num_latents:
@@ -163,7 +198,7 @@ class StepBatches(Dataset[Made]):
             raise
         except InvalidInput as error:
             return BadSample(name, key, member, where.offset, str(error), epoch)
-        return _Sample(row, epoch, identity, names, members, pixels, latents)
+        return _Sample(row, epoch, f"{name}/{key}", names, members, pixels, latents)
 
     def _batch(self, samples: Sequence[_Sample]) -> Batch:
         latents = [sample.latents for sample in samples if sample.latents is not None]
@@ -182,6 +217,8 @@ class StepBatches(Dataset[Made]):
             domain=domain,
             group=group,
             latents=torch.from_numpy(np.stack(latents, axis=1)) if latents else None,
+            partners=None if self.partners is None else torch.tensor([sample.partner for sample in samples]),
+            parent=None if self.partners is None else torch.tensor([sample.parent for sample in samples]),
         )
 
     def _read_ahead(self, step: int) -> None:
@@ -189,9 +226,19 @@ class StepBatches(Dataset[Made]):
         begin = max(step, self._asked + 1)
         ahead = min(step + 1 + self.order.steps_ahead, begin + _ASKED_AT_ONCE)
         for coming in range(begin, ahead):
-            rows = self.order.places(coming, self._drawing.first, self._drawing.last).rows
+            rows = self._rows(self.order.places(coming, self._drawing.first, self._drawing.last))
             self._reader.read_ahead(list(dict.fromkeys(self._manifest.samples.shard(rows).tolist())))
         self._asked = max(self._asked, ahead - 1)
+
+    def _rows(self, places: Places) -> NDArray[np.int64]:
+        """Rows in the order in which they are read, those of partners included."""
+        if self.partners is None:
+            return places.rows
+        rows = []
+        for row, epoch in zip(places.rows.tolist(), places.epochs.tolist(), strict=True):
+            drawn = self.partners.draw(row, epoch, self._manifest.key(row), self._drawing.seed)
+            rows += [row, drawn.partner_row]
+        return np.array(rows)
 
 
 def draw_members(drawing: Drawing, identity: str, epoch: int, *, num_images: int) -> list[int]:

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from viewfold.config import Config
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.order import Balanced, Order, Plan
+from viewfold.pipeline.order import Balanced, Order, Plan, SomeRows
 from viewfold.pipeline.order.plan import Tail
+from viewfold.pipeline.partners import Partners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,10 @@ class StreamConfig(Config):
                 raise ValueError(f"{name}={parts} does not divide batch_size={self.batch_size}; use {near}")
 
 
-def make_order(manifest: ShardManifest, config: StreamConfig) -> Order:
-    """The order of the samples that a configuration asks for."""
+def make_order(manifest: ShardManifest, config: StreamConfig, partners: Partners | None = None) -> Order:
+    """The order of the samples that a configuration asks for; with `partners`, of those alone that have one."""
+    if partners is not None:
+        return SomeRows(partners.anchors, make_order(manifest.take(partners.anchors), config))
     if config.classes_per_batch:
         return Balanced(
             identity=manifest.hash,
