@@ -40,6 +40,7 @@ OWNERS = {
     "gcsfs": ("pipeline/remote/store.py",),
     "aiohttp": ("pipeline/remote/store.py",),
     "simplejpeg": ("pipeline/jpeg.py",),
+    "cv2": ("pipeline/video/",),
     "timm": ("ssl/",),
     "faiss": ("retrieval/",),
     "fastapi": ("retrieval/service.py",),

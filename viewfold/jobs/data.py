@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from viewfold.config import Config, unknown
+from viewfold.config import Config, override, unknown
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.import_3diebench import import_3diebench
 from viewfold.pipeline.importer import COLUMNS, import_folder
@@ -22,6 +22,7 @@ from viewfold.pipeline.repair import LEFT_OUT_NAME, REPAIRED_NAME, repair_shards
 from viewfold.pipeline.shards import Fault
 from viewfold.pipeline.stats import contact_sheet, count
 from viewfold.pipeline.verify import verify
+from viewfold.pipeline.video import REASONS, SHEET_NAME, VideoConfig, VideoCounts, import_videos
 
 SHIPPED = "demo:"
 """Prefix of the names of the data sets that come with the package."""
@@ -135,6 +136,31 @@ def import_3diebench_to(root: Path, out: Path, *, index: Path | None, split: str
         counts = f"{len(manifest)} objects of {manifest.num_images(0)} views in {len(manifest.shards)} shards"
         lines.append(f"{one.name}: {counts}, manifest {manifest.hash[:16]}: {out / one.name} ({statement(one)})")
     return "\n".join(lines)
+
+
+def import_videos_to(
+    files: Sequence[Path], out: Path, *, tracks: Sequence[Path], settings: Sequence[str], shard_bytes: int
+) -> str:
+    """Videos to shards of tracks; returns what is said about it. `settings` are `key=value` pairs of `VideoConfig`."""
+    config = override(VideoConfig(), settings)
+    with progress("frames", total=None) as bar:
+        manifest, counts = import_videos(
+            files, out, config, tracks=tracks, shard_bytes=shard_bytes, progress=bar.advance
+        )
+    lines = [
+        f"{len(manifest)} tracks of {manifest.num_images(0)} patches in {len(manifest.shards)} shards, "
+        f"manifest {manifest.hash[:16]}: {out}",
+        *(line for count in counts for line in _video_lines(count)),
+        f"contact sheet: {out / SHEET_NAME}",
+    ]
+    return "\n".join(lines)
+
+
+def _video_lines(count: VideoCounts) -> list[str]:
+    lines = [f"{count.video}: {count.tracks} tracks in {count.frames} frames"]
+    if count.frames < count.stated:
+        lines.append(f"  the file says that it has {count.stated} frames; it may be damaged or cut short")
+    return lines + [f"  not kept: {number} {REASONS[name].what}" for name, number in count.rejected.most_common()]
 
 
 def index_shards_to(shards: list[str], out: Path, *, max_bad_share: float, decode: bool) -> str:

@@ -15,6 +15,7 @@ from viewfold.errors import InvalidInput
 OWNERS = {
     "train": ("torch", "torchvision", "timm", "kornia", "webdataset", "ray", "deepspeed", "mlflow", "safetensors"),
     "remote": ("fsspec", "aiohttp", "s3fs", "gcsfs", "huggingface_hub"),
+    "video": ("opencv-python-headless",),
     "retrieval": ("faiss-cpu|faiss-gpu-cu12",),
 }
 """Packages by the extra that brings them; `|` separates packages of which one is enough."""
