@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from viewfold.jobs.recipes import RECIPES
-from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.jobs.run import run_recipe
+from viewfold.jobs.run_config import RunConfig
 
 COMPARED = (
     "sie-objects3d",
@@ -41,6 +42,7 @@ MEASURES = (
 
 def seeded(config: RunConfig, seed: int, *, workers: int) -> RunConfig:
     """The recipe with other weights, views and order."""
+    assert config.pretrain is not None
     stream = replace(config.pretrain.stream, seed=seed)
     return replace(config, pretrain=replace(config.pretrain, seed=seed, stream=stream, workers=workers))
 

@@ -10,7 +10,8 @@ from viewfold.config import override
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, locate, source
 from viewfold.jobs.recipes import find
-from viewfold.jobs.run import RunConfig, run_recipe
+from viewfold.jobs.run import run_recipe
+from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.train import TrainJob, check_training
 from viewfold.pipeline.indexer import index_shards
 
@@ -93,6 +94,7 @@ def test_a_domain_that_is_held_out_does_not_count_as_another_domain(tmp_path: Pa
     index_shards(shards, tmp_path / "shards")
     smoke = find("smoke", ["adapt.stream={batch_size: 8}"])
     assert smoke.adapt is not None
+    assert smoke.encoder is not None
     job = TrainJob(
         smoke.adapt,
         tmp_path / "shards",
@@ -109,6 +111,8 @@ def test_a_policy_that_spoils_its_views_is_warned_of_once_and_not_refused(
 ) -> None:
     index_shards(write_images(tmp_path / "shards", samples=24), tmp_path / "shards")
     smoke = find("smoke", ["pretrain.stream.batch_size=8", "pretrain.policy={name: field-strong}"])
+    assert smoke.pretrain is not None
+    assert smoke.encoder is not None
     check_training(
         TrainJob(smoke.pretrain, tmp_path / "shards", DataConfig(shards=("unused",)), smoke.encoder, tmp_path / "out")
     )

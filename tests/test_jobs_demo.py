@@ -11,7 +11,7 @@ import pytest
 from viewfold.jobs.demo import run_demo
 from viewfold.jobs.recipes import emoji_demo, objects_demo
 from viewfold.jobs.report import TITLES, measures
-from viewfold.jobs.run import RunConfig
+from viewfold.jobs.run_config import RunConfig
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 
@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 def short(recipe: Callable[[], RunConfig]) -> Callable[[], RunConfig]:
     """The recipe in four steps a training, registered under another name."""
     config = recipe()
+    assert config.pretrain is not None
+    pretrain = replace(config.pretrain, steps=4, log_every=2)
     adapt = config.adapt and replace(config.adapt, steps=4, log_every=2)
     name = config.register_as and "viewfold-short-demo"
-    return lambda: replace(
-        config, pretrain=replace(config.pretrain, steps=4, log_every=2), adapt=adapt, register_as=name
-    )
+    return lambda: replace(config, pretrain=pretrain, adapt=adapt, register_as=name)
 
 
 @pytest.fixture(scope="module")

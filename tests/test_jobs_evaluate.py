@@ -22,8 +22,8 @@ from viewfold.pipeline.images import read_images
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing, save_encoder
-from viewfold.ssl.equivariant import save_head
 from viewfold.ssl.evaluate import PairProbeConfig
+from viewfold.ssl.kept_head import save_head
 from viewfold.ssl.methods import SIE, SIEConfig, Task
 
 QUICK = EvaluateConfig(

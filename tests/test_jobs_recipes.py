@@ -7,7 +7,8 @@ import pytest
 from viewfold.config import dump, fingerprint, parse, to_yaml
 from viewfold.errors import InvalidInput
 from viewfold.jobs.recipes import RECIPES, find
-from viewfold.jobs.run import STAGES, RunConfig
+from viewfold.jobs.run_config import RunConfig
+from viewfold.jobs.stages import STAGES
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -24,7 +24,9 @@ from viewfold.errors import InvalidInput, ShardError
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.replay import Trained, find_row, grouped_draws, open_training, replay, replay_view
-from viewfold.jobs.run import STAGES, RunConfig, identity, run_recipe
+from viewfold.jobs.run import identity, run_recipe
+from viewfold.jobs.run_config import RunConfig
+from viewfold.jobs.stages import STAGES
 from viewfold.jobs.train import TrainConfig, build_engine
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
@@ -194,11 +196,13 @@ def run_config(shards: Path, *overrides: str) -> RunConfig:
 def finished_run(folder: Path, config: RunConfig) -> tuple[Path, Seen]:
     """The stage `pretrain` is made in this process, without Ray."""
     seen: Seen = []
+    pretrain = config.pretrain
+    assert pretrain is not None
     records = run_recipe(config, folder, until="data")
     manifest = source(folder / "data", DataConfig(shards=config.data.shards, without_domains=config.held_out))
 
     def make(part: Path) -> dict[str, Any]:
-        seen.extend(train_and_watch(trained_on(config.pretrain, manifest)))
+        seen.extend(train_and_watch(trained_on(pretrain, manifest)))
         return {"manifest_hash": manifest.hash}
 
     run_stage(
@@ -343,10 +347,12 @@ def test_the_json_of_another_file_is_not_overwritten(run: Path) -> None:
 def test_a_view_of_a_run_on_ray_is_that_of_its_stream(tmp_path: Path, ray_local: None) -> None:
     write_images(tmp_path / "shards", samples=24)
     config = run_config(tmp_path / "shards")
+    pretrain = config.pretrain
+    assert pretrain is not None
     run_recipe(config, tmp_path / "run", until="pretrain")
     manifest = source(tmp_path / "run" / "data", DataConfig(shards=config.data.shards, without_domains=config.held_out))
-    for batch in stream_batches(manifest, config.pretrain.stream, num_steps=config.pretrain.steps):
-        views = make_views(batch, config.pretrain.policy, seed=config.pretrain.seed)
+    for batch in stream_batches(manifest, pretrain.stream, num_steps=pretrain.steps):
+        views = make_views(batch, pretrain.policy, seed=pretrain.seed)
         out = tmp_path / "view.png"
         replay(tmp_path / "run", key=batch.keys[0], epoch=int(batch.epochs[0]), view=0, stage="pretrain", out=out)
         with Image.open(out) as picture:

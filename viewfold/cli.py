@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -114,12 +114,21 @@ def _stage_verb(stage: str, help_text: str) -> None:
 
 
 _stage_verb("pretrain", "A recipe up to its pretrained encoder.")
-_stage_verb("adapt", "A recipe up to the encoder adapted with class labels.")
+_stage_verb("adapt", "A recipe up to its adapted encoder: by class labels, mined pairs, or a second objective.")
+_stage_verb("cluster", "A recipe up to the clusters of its images.")
 _stage_verb("embed", "A recipe up to its feature sets.")
 _stage_verb("index", "A recipe up to its index bundle.")
 
 
-def _run(recipe: str, overrides: list[str] | None, out: Path | None, *, until: str | None) -> None:
+@app.command()
+def mine(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
+    """A recipe up to its mined pairs: images that show alike things, counted by kind, with a picture of some."""
+    from viewfold.jobs.mine_facts import summary
+
+    typer.echo(summary(_run(recipe, overrides, out, until="mine")["mine"].result))
+
+
+def _run(recipe: str, overrides: list[str] | None, out: Path | None, *, until: str | None) -> dict[str, Any]:
     from viewfold.jobs.recipes import find
     from viewfold.jobs.run import run_recipe, summary
 
@@ -127,6 +136,7 @@ def _run(recipe: str, overrides: list[str] | None, out: Path | None, *, until: s
     folder = out or Path("runs") / config.name
     records = run_recipe(config, folder, until=until)
     typer.echo(summary(config, folder, records))
+    return records
 
 
 @app.command()
@@ -272,6 +282,35 @@ def data_import_3diebench(
     from viewfold.jobs.data import import_3diebench_to
 
     typer.echo(import_3diebench_to(root, out, index=index, split=split, shard_bytes=shard_mb << 20))
+
+
+@data_app.command("video")
+def data_video(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES... [KEY=VALUE]...",
+            help="Videos; then settings of how tracks are found: windows=[0.5675] min_moving=0.25 (docs/video.md).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder: shards, their manifest and a contact sheet.")],
+    tracks: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="MOT.csv", help="Take these tracks instead: a CSV for each video, in their order."),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Length of the tracks that are found.")] = 30,
+    images_per_track: Annotated[int, typer.Option(help="Patches kept of a track.")] = 5,
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of the patches.")] = 96,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 256,
+) -> None:
+    """Videos to shards of tracks: patches of one moving thing are the images of one sample."""
+    from viewfold.config import is_setting
+    from viewfold.jobs.data import import_videos_to
+
+    files = [Path(word) for word in words if not is_setting(word)]
+    settings = [f"frames={frames}", f"images_per_track={images_per_track}", f"size={size}"]
+    settings += [word for word in words if is_setting(word)]
+    typer.echo(import_videos_to(files, out, tracks=tracks or [], settings=settings, shard_bytes=shard_mb << 20))
 
 
 @data_app.command("index")

@@ -51,7 +51,7 @@ def open_pair(source: str, home: Path) -> tuple[Encoder, IndexBundle]:
     else:
         run = Path(source)
         folder = run / "index" / "bundle"
-        stages = [run / stage / "encoder" for stage in ("adapt", "pretrain") if (run / stage / "encoder").is_dir()]
+        stages = [path for stage in ("adapt", "pretrain", "start") if (path := run / stage / "encoder").is_dir()]
         if not stages or not folder.is_dir():
             raise InvalidInput(
                 f"{source}: not a run folder with an encoder and an index; `viewfold index RECIPE` makes one"

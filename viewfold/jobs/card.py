@@ -66,7 +66,8 @@ def find_candidate(name: str, home: Path) -> Candidate:
     if name.startswith("models:/"):
         return Candidate.load(Registry(home).resolve(name).encoder)
     folder = Path(name)
-    for place in (folder, folder / "encoder", folder / "adapt" / "encoder", folder / "pretrain" / "encoder"):
+    stages = (folder / stage / "encoder" for stage in ("adapt", "pretrain", "start"))
+    for place in (folder, folder / "encoder", *stages):
         if (place / "encoder.json").is_file():
             return Candidate.load(place)
     raise InvalidInput(

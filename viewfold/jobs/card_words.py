@@ -48,6 +48,8 @@ WORDS = (
     Words(r"knn(\d+)/top5", PREDICTS, "kNN top-5", 1,
           "Share of images with the right class among the five that the {0} nearest training images vote for most."),
     Words(r"knn(\d+)/top5_balanced", PREDICTS, "kNN top-5, balanced", 1, _SAME),
+    Words(r"precision(\d+)", PREDICTS, "precision at {0}", 1,
+          "Share of its {0} nearest training images that are of an image's own class."),
     Words(r"linear/top(\d+)", PREDICTS, "linear top-{0}", 1,
           "Share of images with the right class among the {0} best of a linear classifier on the frozen features."),
     Words(r"linear/top(\d+)_balanced", PREDICTS, "linear top-{0}, balanced", 1, _SAME),

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from viewfold.jobs.recipes import emoji_demo, objects_demo
 from viewfold.jobs.report import TITLES, measures, write_report
-from viewfold.jobs.run import RunConfig, results, run_recipe
+from viewfold.jobs.run import results, run_recipe
+from viewfold.jobs.run_config import RunConfig
 from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}

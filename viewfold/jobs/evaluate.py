@@ -24,7 +24,7 @@ from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
 from viewfold.pipeline.stage import write_whole
 from viewfold.ssl.encoder import Encoder, load_encoder
-from viewfold.ssl.equivariant import EquivariantHead, load_head
+from viewfold.ssl.equivariant import EquivariantHead
 from viewfold.ssl.evaluate import (
     FilterReport,
     Measure,
@@ -33,6 +33,7 @@ from viewfold.ssl.evaluate import (
     linear_classifier,
     shift_measures,
 )
+from viewfold.ssl.kept_head import load_head
 from viewfold.ssl.robust_crop import robust_crop
 
 FORMAT = 1
@@ -42,7 +43,7 @@ CARD, PAGE = "card.json", "card.html"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An encoder to measure, and the head that was trained with it if it was kept."""
+    """An encoder to measure, and the equivariant head that was trained with it if it was kept."""
 
     encoder: Encoder
     head: EquivariantHead | None = None
@@ -50,9 +51,10 @@ class Candidate:
 
     @classmethod
     def load(cls, folder: Path) -> "Candidate":
-        """The encoder of a folder with its head."""
+        """The encoder of a folder with its equivariant head."""
         encoder = load_encoder(folder)
-        return cls(encoder, load_head(folder, encoder_id=encoder.id), str(folder))
+        head = load_head(folder, encoder_id=encoder.id)
+        return cls(encoder, head if isinstance(head, EquivariantHead) else None, str(folder))
 
     def untrained(self) -> "Candidate":
         """A network and a head of the same architecture with weights they could have begun with."""

@@ -74,24 +74,25 @@ def register(
     *,
     encoder: Path,
     card: Mapping[str, Path],
-    bundle: Path,
+    bundle: Path | None,
     run_name: str,
     out: Path,
 ) -> dict[str, Any]:
     """Register the encoder with the files of its card, if it was measured, and move the alias `champion` to it.
 
-    The bundle stays where it is; its location is a tag.
+    The bundle, if one was built, stays where it is; its location is a tag.
     """
     loaded = load_encoder(encoder)
-    info = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    lineage = json.loads((encoder / "encoder.json").read_text(encoding="utf-8"))["lineage"]
     part = loaded.parts["invariant"]
-    tags = {
-        "encoder_id": str(loaded.id),
-        "bundle": str(bundle.resolve()),
-        "bundle_id": info["id"],
-        "manifest_hash": info["manifest_hash"],
-        "run": run_name,
-    }
+    tags = {"encoder_id": str(loaded.id), "manifest_hash": str(lineage.get("manifest_hash", "")), "run": run_name}
+    if bundle is not None:
+        info = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        tags |= {
+            "bundle": str(bundle.resolve()),
+            "bundle_id": info["id"],
+            "manifest_hash": info["manifest_hash"],
+        }
     with (
         progress("register", total=1) as bar,
         registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run,

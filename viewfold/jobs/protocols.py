@@ -32,6 +32,7 @@ from viewfold.ssl.evaluate import (
     rank_measure,
     relation_pairs,
     relation_r2,
+    retrieval_precision,
     uniformity,
     view_retrieval,
 )
@@ -70,6 +71,18 @@ def classes(subject: Subject) -> list[Measure]:
         found += linear_accuracy(shelf, queries, seed=config.seed)
         measures += [one.of_part(part) for one in found]
     return measures
+
+
+def precision(subject: Subject) -> list[Measure]:
+    """Precision of retrieval by each part."""
+    _require_labels(subject)
+    config = subject.config
+    return [
+        retrieval_precision(
+            subject.known.split(part), subject.asked.split(part), exclude_group=config.exclude_group, seed=config.seed
+        ).of_part(part)
+        for part in subject.parts
+    ]
 
 
 def rotation(subject: Subject) -> list[Measure]:
@@ -166,6 +179,7 @@ NUM_LATENTS = 7
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "classes": classes,
+    "precision": precision,
     "rotation": rotation,
     "colour": colour,
     "retrieval": retrieval,

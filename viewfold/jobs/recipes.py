@@ -6,18 +6,30 @@ from pathlib import Path
 
 from viewfold.augment import AffineColourPolicy, AffineConfig, AffinePolicy
 from viewfold.config import load, override, unknown
+from viewfold.jobs.cluster import ClusterConfig
 from viewfold.jobs.compare import CompareConfig
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.embed import EmbedConfig
 from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.index import IndexConfig
-from viewfold.jobs.run import RunConfig
+from viewfold.jobs.mine import MineConfig
+from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.train import TrainConfig
 from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.encoder import EncoderConfig, Preprocessing
 from viewfold.ssl.engine import OptimConfig
 from viewfold.ssl.evaluate import PairProbeConfig
-from viewfold.ssl.methods import CCI_PRESETS, SIE_PRESETS, MethodConfig, SIEConfig, SupervisedConfig, VICRegConfig
+from viewfold.ssl.methods import (
+    CCI_PRESETS,
+    SIE_PRESETS,
+    MethodConfig,
+    MLCConfig,
+    SIEConfig,
+    SupervisedConfig,
+    TCRConfig,
+    TransitiveConfig,
+    VICRegConfig,
+)
 
 
 def objects_demo() -> RunConfig:
@@ -73,6 +85,7 @@ def emoji_demo() -> RunConfig:
 def folders() -> RunConfig:
     """Any labelled images, here the shipped emoji (set data.shards): pretrain on drawn views, then index."""
     demo = emoji_demo()
+    assert demo.pretrain is not None
     return replace(
         demo,
         name="folders",
@@ -94,7 +107,7 @@ def sie_objects3d() -> RunConfig:
 
 def vicreg_objects3d() -> RunConfig:
     """What SIE is held against: VICReg on the same images, for as long."""
-    return _objects3d("vicreg-objects3d", VICRegConfig(expander_widths=(128, 128), covariance=0.5), grey=True)
+    return _objects3d("vicreg-objects3d", _VICREG, grey=True)
 
 
 def supervised_objects3d() -> RunConfig:
@@ -111,7 +124,10 @@ def sie_colour_objects3d() -> RunConfig:
 
 def vicreg_colour_objects3d() -> RunConfig:
     """VICReg on the same objects in colour."""
-    return _objects3d("vicreg-colour-objects3d", vicreg_objects3d().pretrain.method, grey=False)
+    return _objects3d("vicreg-colour-objects3d", _VICREG, grey=False)
+
+
+_VICREG = VICRegConfig(expander_widths=(128, 128), covariance=0.5)
 
 
 def _small(sie: SIEConfig) -> SIEConfig:
@@ -143,9 +159,58 @@ def _objects3d(name: str, method: MethodConfig, *, grey: bool) -> RunConfig:
     )
 
 
+def mcr2_emoji() -> RunConfig:
+    """Clusters of the shipped emoji without a label: TCR, then MLC from its head, read out on all images."""
+    hidden_widths, dim = (512,), 64  # of the head, which the second stage goes on with
+    pretrain = TrainConfig(
+        method=TCRConfig(form="unit_average", hidden_widths=hidden_widths, dim=dim),
+        policy=AffineColourPolicy(),
+        stream=StreamConfig(batch_size=128),
+        optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
+        steps=600,
+    )
+    return RunConfig(
+        name="mcr2-emoji",
+        data=DataConfig(shards=("demo:emoji",)),
+        held_out=("twemoji",),
+        encoder=EncoderConfig(backbone="resnet-small"),
+        pretrain=pretrain,
+        adapt=replace(
+            pretrain,
+            method=MLCConfig(eta=0.13, hidden_widths=hidden_widths, dim=dim),
+            stream=StreamConfig(batch_size=256),
+            optim=OptimConfig(lr=1e-4, schedule="cosine", warmup_steps=10),
+            steps=200,
+        ),
+        cluster=ClusterConfig(),
+        evaluate=EvaluateConfig(exclude_group=True),
+        register_as="viewfold-mcr2-emoji",
+    )
+
+
+def transitive_objects3d() -> RunConfig:
+    """From SIE's encoder to one that also knows alike objects: pairs mined across objects, then a ranking loss."""
+    sie = sie_objects3d()
+    assert sie.pretrain is not None
+    return replace(
+        sie,
+        name="transitive-objects3d",
+        mine=MineConfig(),
+        adapt=replace(
+            sie.pretrain,
+            method=TransitiveConfig(expander_widths=(256,), hard_from_step=500),
+            stream=StreamConfig(batch_size=64),
+            optim=OptimConfig(lr=3e-4, schedule="cosine", warmup_steps=20),
+            steps=1000,
+        ),
+        register_as="viewfold-transitive-objects3d",
+    )
+
+
 def smoke() -> RunConfig:
     """Every stage in a few steps on the shipped emoji: shows that the machine works, not that anything is learned."""
     demo = emoji_demo()
+    assert demo.pretrain is not None
     assert demo.adapt is not None
     return replace(
         demo,
@@ -159,11 +224,13 @@ def smoke() -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "emoji-demo": emoji_demo,
     "folders": folders,
+    "mcr2-emoji": mcr2_emoji,
     "objects-demo": objects_demo,
     "sie-colour-objects3d": sie_colour_objects3d,
     "sie-objects3d": sie_objects3d,
     "smoke": smoke,
     "supervised-objects3d": supervised_objects3d,
+    "transitive-objects3d": transitive_objects3d,
     "vicreg-colour-objects3d": vicreg_colour_objects3d,
     "vicreg-objects3d": vicreg_objects3d,
 }

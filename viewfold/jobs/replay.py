@@ -22,9 +22,13 @@ from viewfold.config import dump, fingerprint, load, unknown
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.preview import require_picture_path
-from viewfold.jobs.run import STAGES, Run, RunConfig, identity
+from viewfold.jobs.run import identity
+from viewfold.jobs.run_config import RunConfig
+from viewfold.jobs.run_folder import Run
+from viewfold.jobs.stages import STAGES
 from viewfold.jobs.train import TrainConfig
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.stage import RECORD, STARTED, code_version, read_record, write_whole
 from viewfold.pipeline.stream import position_of, sample_batch
 
@@ -45,6 +49,8 @@ class Trained:
     """The samples of `data`."""
     all_samples: ShardManifest
     """What was indexed: with those that `data` leaves out."""
+    partners: Partners | None = None
+    """Whom each sample was shown with, where it was trained on mined pairs."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,12 @@ def open_training(folder: Path, stage: str) -> Trained:
     config = run.config.adapt if stage == "adapt" else run.config.pretrain
     if config is None:
         raise InvalidInput(f"{folder}: run {run.config.name!r} has no stage {stage!r}; it has 'pretrain'")
-    data = run.sources(labelled=stage == "adapt")
+    data = run.adapt_sources() if stage == "adapt" else run.sources()
     manifest = source(run.manifest(), data)
     _require_same(run, stage, manifest)
-    return Trained(config, data, manifest, ShardManifest.load(run.manifest()))
+    paired = stage == "adapt" and run.config.mine is not None
+    partners = Partners.load(run.folder / "mine", manifest) if paired else None
+    return Trained(config, data, manifest, ShardManifest.load(run.manifest()), partners)
 
 
 def find_row(trained: Trained, key: str) -> int:
@@ -131,10 +139,11 @@ def replay_view(trained: Trained, *, row: int, epoch: int, view: int) -> Replaye
     config, manifest = trained.config, trained.manifest
     if not 0 <= epoch < _MOST_EPOCHS:
         raise InvalidInput(f"epoch must lie in 0..{_MOST_EPOCHS - 1}, got {epoch}")
-    step, place = position_of(manifest, config.stream, row, epoch) or (None, 0)
+    step, place = position_of(manifest, config.stream, row, epoch, partners=trained.partners) or (None, 0)
     # In all rows of a worker's batch, at the place it had: kernels compiled for one row may round otherwise (3e-7).
     size = config.stream.batch_size // config.workers
-    batch, place = sample_batch(manifest, config.stream, row, epoch, size=size), place % size
+    batch = sample_batch(manifest, config.stream, row, epoch, size=size, partners=trained.partners)
+    place %= size
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where `train_encoder` puts its workers
     views = make_views(batch, config.policy, seed=config.seed, device=device, compiled=config.compile_views)
     if not 0 <= view < len(views.images):
@@ -142,7 +151,10 @@ def replay_view(trained: Trained, *, row: int, epoch: int, view: int) -> Replaye
     draws = draw_view(config.policy, seed=config.seed, epochs=[epoch], samples=batch.keys[:1], view=view, device=device)
     height, width = views.images.shape[-2:]
     folds = describe(config.policy, draws, height=height, width=width).fold_fraction
-    member = int(batch.members[view % len(batch.members), 0])
+    shown = view % len(batch.members)
+    member, owner = int(batch.members[shown, 0]), row
+    if batch.partners is not None and shown == 1:
+        owner = int(batch.partners[0])
     facts = {
         "key": batch.keys[0],
         "epoch": epoch,
@@ -150,7 +162,7 @@ def replay_view(trained: Trained, *, row: int, epoch: int, view: int) -> Replaye
         "step": step,
         "seed": config.seed,
         "member": member,
-        "image": manifest.image_key(row, member),
+        "image": manifest.image_key(owner, member),
         "manifest_hash": manifest.hash,
         "code_version": code_version(),
         "device": device.type,
@@ -206,7 +218,7 @@ def _require_same(run: Run, stage: str, manifest: ShardManifest) -> None:
             _note_code(record.parent, made["code_version"])
             return
     if started.is_file():
-        inputs = {**STAGES[stage].reads(run.config), **_upstream(run, stage)}
+        inputs = {**STAGES[stage].reads(run), **_upstream(run, stage)}
         mark = fingerprint(stage, settings, inputs, code_version())
         if started.read_text(encoding="utf-8") == mark:
             return

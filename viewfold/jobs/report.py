@@ -12,7 +12,8 @@ from PIL import Image
 from viewfold import __version__
 from viewfold.jobs.index import jpeg
 from viewfold.jobs.plots import index_map, selector_bars, training_curves
-from viewfold.jobs.run import RunConfig, environment
+from viewfold.jobs.run import environment
+from viewfold.jobs.run_config import RunConfig
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import write_whole

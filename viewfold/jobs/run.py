@@ -1,142 +1,22 @@
 """A run: the stages of a recipe in one folder, each made once and found again by its fingerprint."""
 
 import json
-import os
 import platform
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from viewfold import __version__
-from viewfold.config import Config, dump, essence, fingerprint, to_yaml
-from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.jobs.compare import CompareConfig, compare
-from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
-from viewfold.jobs.embed import EmbedConfig, embed
-from viewfold.jobs.evaluate import CARD, PAGE, Candidate, evaluate_encoders
-from viewfold.jobs.evaluate_config import EvaluateConfig
-from viewfold.jobs.index import IndexConfig, build_index, register
-from viewfold.jobs.registry import Registry
-from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder
-from viewfold.pipeline.executor import ray_session
-from viewfold.pipeline.manifest import ShardManifest
+from viewfold.config import Config, dump, fingerprint, to_yaml
+from viewfold.errors import InvalidInput
+from viewfold.jobs.run_config import RunConfig
+from viewfold.jobs.run_folder import Run
+from viewfold.jobs.stages import STAGES
 from viewfold.pipeline.stage import STARTED, StageRecord, code_version, run_stage, write_whole
-from viewfold.pipeline.state import STATE_NAME, read_state
-from viewfold.ssl.checkpoint import latest_checkpoint
-from viewfold.ssl.encoder import EncoderConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(Config):
-    """All stages of a run; a stage whose settings are left out is not made."""
-
-    name: str
-    """Also the default run folder, `runs/NAME`."""
-    data: DataConfig
-    held_out: tuple[str, ...] = ()
-    """Domains that no training and no index ever sees: they only ask."""
-    validation: DataConfig | None = None
-    """Where the encoder is measured; the held-out domains of `data` when left out."""
-    encoder: EncoderConfig
-    pretrain: TrainConfig
-    adapt: TrainConfig | None = None
-    evaluate: EvaluateConfig | None = None
-    embed: EmbedConfig | None = None
-    index: IndexConfig | None = None
-    register_as: str | None = None
-    """Name in the model registry; the alias `champion` is moved to the new version."""
-    compare: CompareConfig | None = None
-
-    def __post_init__(self) -> None:
-        needs = {"index": ("embed",), "register_as": ("index",), "compare": ("index",)}
-        for stage, others in needs.items():
-            missing = [other for other in others if getattr(self, other) is None]
-            if getattr(self, stage) is not None and missing:
-                raise ValueError(
-                    f"{stage} needs {', '.join(missing)}, which this run leaves out; add it, or drop {stage}"
-                )
-        ledger = self.pretrain.stream.ledger
-        if ledger and self.adapt is not None and self.adapt.stream.ledger == ledger:
-            raise ValueError(f"pretrain and adapt cannot share stream.ledger={ledger}; name two folders")
-        if self.register_as is not None and not re.fullmatch(r"[\w.-]+", self.register_as):
-            raise ValueError(f"register_as takes letters, digits, '_', '-' and '.', got {self.register_as!r}")
-        if self.evaluate is not None and self.validation is None and not self.held_out:
-            raise ValueError(
-                "evaluate needs other data than it was trained on: give `validation`, or `held_out` domains"
-            )
-        if self.compare is not None and not self.held_out:
-            raise ValueError("compare asks with the images of `held_out` domains, and there are none; name some")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A configuration and the folder that its stages fill."""
-
-    config: RunConfig
-    folder: Path
-    home: Path
-    """Where runs and their registry lie."""
-    resources: ExitStack
-    """Closed when the run is over."""
-    records: dict[str, StageRecord] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """How the run is called on the tracking server: its path below `home`."""
-        return Path(os.path.relpath(self.folder, self.home)).as_posix()
-
-    def manifest(self, stage: str = "data") -> Path:
-        """Where a manifest of this run lies."""
-        return self.folder / stage / "manifest.json"
-
-    def sources(self, *, labelled: bool = False) -> DataConfig:
-        """What may be learned from and retrieved: everything but the held-out domains."""
-        data = self.config.data
-        return DataConfig(
-            shards=data.shards,
-            domains=data.domains,
-            without_domains=(*data.without_domains, *self.config.held_out),
-            labelled=data.labelled or labelled,
-        )
-
-    @property
-    def encoder(self) -> Path:
-        """The encoder that the run is about: the adapted one where there is one."""
-        return self.folder / ("adapt" if self.config.adapt else "pretrain") / "encoder"
-
-    @property
-    def card(self) -> dict[str, Path]:
-        """The files of the encoder's card, where the run measures it."""
-        folder = self.folder / "evaluate"
-        return {"card": folder / CARD, "card_page": folder / PAGE} if self.config.evaluate else {}
-
-    def start_ray(self) -> None:
-        """Have Ray from here to the end of the run: a run that finds all its stages finished never starts it."""
-        self.resources.enter_context(ray_session())
-
-    def registry(self) -> Registry:
-        """Shared by all runs of `home`."""
-        return Registry(self.home)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How one stage is made: what it reads of the configuration, which stages it needs, what it does."""
-
-    settings: Callable[[RunConfig], Any]
-    """The part of the configuration that the stage depends on; None leaves the stage out."""
-    needs: tuple[str, ...]
-    make: Callable[[Run, Path], dict[str, Any]]
-    reads: Callable[[RunConfig], Mapping[str, str]] = lambda config: {}
-    """Identities of what it reads from outside the run."""
-    guard: Callable[[Run], None] = lambda run: None
-    """Refuses to throw away half-done work that cost hours."""
 
 
 def run_recipe(
@@ -179,7 +59,7 @@ def _found_or_made(run: Run, name: str) -> StageRecord:
     stage = STAGES[name]
     stage.guard(run)
     upstream = {need: identity(need, run.records[need]) for need in stage.needs if need in run.records}
-    settings, inputs = _plain(stage.settings(run.config)), {**stage.reads(run.config), **upstream}
+    settings, inputs = _plain(stage.settings(run.config)), {**stage.reads(run), **upstream}
     started = run.folder / f"{name}.part" / STARTED
     if started.is_file() and started.read_text() != fingerprint(name, settings, inputs, code_version()):
         print(f"note: {name} begins again: settings, inputs or code have changed since it was cut", file=sys.stderr)
@@ -249,146 +129,3 @@ def _write(path: Path, text: str) -> None:
 
 def _plain(settings: Any) -> Any:
     return dump(settings) if isinstance(settings, Config) else settings
-
-
-def _data(run: Run, out: Path) -> dict[str, Any]:
-    return index_checked(run.config.data, out)
-
-
-def _validation(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.validation is not None
-    return index_checked(run.config.validation, out)
-
-
-def _guard_training(run: Run, stage: str, data: DataConfig) -> None:
-    """A training that was cut goes on only with the data it began with, and is not thrown away for other data."""
-    cut = latest_checkpoint(run.folder / f"{stage}.part" / "checkpoints")
-    if cut is None or not (cut / STATE_NAME).is_file():
-        return
-    state, manifest = read_state(cut), source(run.manifest(), data)
-    if state.manifest_hash != manifest.hash:
-        raise ArtifactMismatch(
-            f"{run.folder}: {stage} was cut at {cut.name} on data {state.manifest_hash}, and there is data "
-            f"{manifest.hash} now; bring the old shards back, or remove {cut.parents[1]} to begin again"
-        )
-
-
-def _pretrain(run: Run, out: Path) -> dict[str, Any]:
-    job = TrainJob(run.config.pretrain, run.manifest().resolve(), run.sources(), run.config.encoder, out.resolve())
-    return _train(run, job, "pretrain")
-
-
-def _adapt(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.adapt is not None
-    start = (run.folder / "pretrain" / "encoder").resolve()
-    job = TrainJob(run.config.adapt, run.manifest().resolve(), run.sources(labelled=True), start, out.resolve())
-    return _train(run, job, "adapt")
-
-
-def _train(run: Run, job: TrainJob, what: str) -> dict[str, Any]:
-    check_training(job)
-    run.start_ray()
-    return train_encoder(job, what=what, registry=run.registry(), run_name=run.label)
-
-
-def _evaluate(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.evaluate is not None
-    if run.config.validation is not None:
-        val = source(run.manifest("validation"), run.config.validation)
-    else:
-        val = source(run.manifest(), DataConfig(shards=run.config.data.shards, domains=run.config.held_out))
-    train = source(run.manifest(), run.sources())
-    candidates = {
-        "trained": Candidate.load(run.encoder),
-        "untrained": Candidate.load(run.folder / "pretrain" / "untrained"),
-    }
-    card = evaluate_encoders(candidates, train=train, val=val, config=run.config.evaluate, out=out)
-    run.registry().keep_card(
-        f"{run.label}/evaluate",
-        card,
-        [out / CARD, out / PAGE],
-        params=dump(run.config.evaluate),
-        encoder_id=str(candidates["trained"].encoder.id),
-    )
-    return {name: card[name] for name in ("encoders", "data", "measures", "skipped")}
-
-
-def _embed(run: Run, out: Path) -> dict[str, Any]:
-    run.start_ray()
-    assert run.config.embed is not None
-    encoders = {"untrained": run.folder / "pretrain" / "untrained", "pretrained": run.folder / "pretrain" / "encoder"}
-    if run.config.adapt is not None:
-        encoders["adapted"] = run.encoder
-    return embed(encoders, run.manifest().resolve(), run.config.embed, out)
-
-
-def _index(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.index is not None
-    return build_index(
-        run.folder / "embed",
-        ShardManifest.load(run.manifest()),
-        run.config.index,
-        held_out=run.config.held_out,
-        card=run.card.get("card"),
-        out=out,
-    )
-
-
-def _register(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.register_as is not None
-    return register(
-        run.registry(),
-        run.config.register_as,
-        encoder=run.encoder,
-        card=run.card,
-        bundle=run.folder / "index" / "bundle",
-        run_name=run.label,
-        out=out,
-    )
-
-
-def _compare(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.compare is not None
-    return compare(run.folder / "embed", run.folder / "index" / "bundle", run.config.compare, run.config.held_out, out)
-
-
-def _stamps(config: RunConfig) -> Mapping[str, str]:
-    return shard_stamps(config.data.shards)
-
-
-STAGES: dict[str, Stage] = {
-    "data": Stage(lambda c: c.data, (), _data, reads=_stamps),
-    "validation": Stage(
-        lambda c: c.validation,
-        (),
-        _validation,
-        reads=lambda c: shard_stamps(c.validation.shards) if c.validation else {},
-    ),
-    "pretrain": Stage(
-        lambda c: {"train": essence(c.pretrain), "encoder": dump(c.encoder), "held_out": c.held_out},
-        ("data",),
-        _pretrain,
-        guard=lambda run: _guard_training(run, "pretrain", run.sources()),
-    ),
-    "adapt": Stage(
-        lambda c: c.adapt and {"train": essence(c.adapt), "held_out": c.held_out},
-        ("data", "pretrain"),
-        _adapt,
-        guard=lambda run: _guard_training(run, "adapt", run.sources(labelled=True)),
-    ),
-    "evaluate": Stage(lambda c: c.evaluate, ("data", "validation", "pretrain", "adapt"), _evaluate),
-    "embed": Stage(lambda c: c.embed, ("data", "pretrain", "adapt"), _embed),
-    "index": Stage(
-        lambda c: c.index and {"index": dump(c.index), "held_out": c.held_out}, ("data", "embed", "evaluate"), _index
-    ),
-    "register": Stage(
-        lambda c: c.register_as,
-        ("pretrain", "adapt", "evaluate", "index"),
-        _register,
-        reads=lambda c: {"server": os.environ.get("MLFLOW_TRACKING_URI", "")},
-    ),
-    "compare": Stage(
-        lambda c: c.compare and {"compare": dump(c.compare), "held_out": c.held_out}, ("embed", "index"), _compare
-    ),
-}
-"""Every stage, in an order in which each comes after what it needs."""

@@ -31,6 +31,7 @@ from viewfold.pipeline.executor import Worker, run_workers
 from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.order import Balanced, Order
+from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.progress import follow, progress
 from viewfold.pipeline.quarantine import QUARANTINE_NAME
 from viewfold.pipeline.state import read_state, step_of, write_state
@@ -40,9 +41,10 @@ from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
 from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
 from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
-from viewfold.ssl.equivariant import save_head
+from viewfold.ssl.kept_head import load_head, save_head
 from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
 from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Method, MethodConfig, Task
+from viewfold.ssl.subspace_head import SubspaceHead
 from viewfold.ssl.watch import CollapseWatch, WatchConfig
 
 METRICS = "metrics.jsonl"
@@ -104,6 +106,8 @@ class TrainJob:
     start: EncoderConfig | Path
     """A new encoder of this architecture, or the folder of one to go on from."""
     out: Path
+    pairs: Path | None = None
+    """The folder of a mining stage, whose pairs take the place of two images of one sample."""
 
 
 def check_training(job: TrainJob) -> None:
@@ -113,8 +117,9 @@ def check_training(job: TrainJob) -> None:
         InvalidInput: samples, batch, workers, encoder and method do not fit together; says which and how to mend it.
     """
     manifest = source(job.manifest, job.data)
-    check_stream(manifest, job.config.stream, world_size=job.config.workers)
-    _note_short_cells(make_order(manifest, job.config.stream))
+    partners = _partners(job, manifest)
+    check_stream(manifest, job.config.stream, world_size=job.config.workers, partners=partners)
+    _note_short_cells(make_order(manifest if partners is None else manifest.take(partners.anchors), job.config.stream))
     if job.config.stream.ledger:
         _check_ledger(Path(job.config.stream.ledger), job.out)
     encoder = _start_encoder(job.config, job.start)
@@ -124,7 +129,7 @@ def check_training(job: TrainJob) -> None:
             f"stream.image_size={given}, but the encoder takes {own} px images: it would train on others than it is "
             "later given; set both to the same"
         )
-    _build_method(job.config, manifest, encoder)
+    _build_method(job.config, manifest, encoder, _start_head(job.start, encoder), paired=partners is not None)
     for warning in policy_warnings(job.config.policy):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -202,11 +207,12 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     manifest = source(job.manifest, job.data)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job, manifest)
-    engine, method = build_engine(config, manifest, job.start, worker.device)
+    partners = _partners(job, manifest)
+    engine, method = build_engine(config, manifest, job.start, worker.device, paired=partners is not None)
     standing, start_step = Progress(), 0
     with worker.checkpoint() as folder:
         if folder is not None:
-            start_step = step_of(read_state(folder), manifest, config.stream)
+            start_step = step_of(read_state(folder), manifest, config.stream, partners)
             standing = load_checkpoint(folder, engine)
     batches = stream_batches(
         manifest,
@@ -216,9 +222,11 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
         start_step=start_step,
         num_steps=config.steps - start_step,
         quarantine=job.out / QUARANTINE_NAME,
+        partners=partners,
     )
     if config.stream.ledger:
-        batches.keep(_ledger(Path(config.stream.ledger), worker, manifest, start_step))
+        num_samples = len(manifest) if partners is None else len(partners.anchors)
+        batches.keep(_ledger(Path(config.stream.ledger), worker, manifest.hash, num_samples, start_step))
     began = {
         "attempt": worker.attempt,
         "workers": worker.world_size,
@@ -255,17 +263,21 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     return _export(engine, method, job, manifest)
 
 
-def _ledger(folder: Path, worker: Worker, manifest: ShardManifest, step: int) -> Ledger:
+def _partners(job: TrainJob, manifest: ShardManifest) -> Partners | None:
+    return None if job.pairs is None else Partners.load(job.pairs, manifest)
+
+
+def _ledger(folder: Path, worker: Worker, manifest_hash: str, num_samples: int, step: int) -> Ledger:
     """This rank's side of the ledger."""
     ledger = Ledger(folder, rank=worker.rank, attempt=worker.attempt)
-    ledger.begin(step=step, world_size=worker.world_size, manifest_hash=manifest.hash, num_samples=len(manifest))
+    ledger.begin(step=step, world_size=worker.world_size, manifest_hash=manifest_hash, num_samples=num_samples)
     return ledger
 
 
 def _keep_untrained(job: TrainJob, manifest: ShardManifest) -> None:
     """Write encoder and head as they are before the first step: what the trained ones are held against."""
     encoder, folder = _start_encoder(job.config, job.start), job.out / "untrained"
-    method = _build_method(job.config, manifest, encoder)
+    method = _build_method(job.config, manifest, encoder, None, paired=job.pairs is not None)
     identity = save_encoder(encoder, folder, lineage={"seed": job.config.seed})
     _keep_head(method, method.state_dict(), folder, identity)
 
@@ -276,20 +288,33 @@ def _start_encoder(config: TrainConfig, start: EncoderConfig | Path) -> Encoder:
     return load_encoder(start) if isinstance(start, Path) else Encoder(start)
 
 
+def _start_head(start: EncoderConfig | Path, encoder: Encoder) -> SubspaceHead | None:
+    """The head of subspaces that was kept with the encoder to go on from."""
+    head = load_head(start, encoder_id=encoder.id) if isinstance(start, Path) else None
+    return head if isinstance(head, SubspaceHead) else None
+
+
 def build_engine(
-    config: TrainConfig, manifest: ShardManifest, start: EncoderConfig | Path, device: torch.device
+    config: TrainConfig,
+    manifest: ShardManifest,
+    start: EncoderConfig | Path,
+    device: torch.device,
+    *,
+    paired: bool = False,
 ) -> tuple[AbstractEngine, Method]:
-    """The engine that trains `config.method` from `start`, and the method inside it."""
+    """The engine that trains `config.method` from `start`, and the method inside it; `paired`: on mined pairs."""
     encoder = _start_encoder(config, start)
-    method = _build_method(config, manifest, encoder)
+    method = _build_method(config, manifest, encoder, _start_head(start, encoder), paired=paired)
     if config.engine == "deepspeed":
         engine = DeepSpeedEngine(method, config.optim, config.deepspeed, num_steps=config.steps, device=device)
         return engine, method
     return LocalEngine(method, config.optim, num_steps=config.steps, device=device), method
 
 
-def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder) -> Method:
-    num_images = config.stream.images_per_sample
+def _build_method(
+    config: TrainConfig, manifest: ShardManifest, encoder: Encoder, head: SubspaceHead | None, *, paired: bool
+) -> Method:
+    num_images = 2 if paired else config.stream.images_per_sample
     task = Task(
         param_names=view_param_names(config.policy, num_images=num_images, num_latents=manifest.num_latents),
         num_labels=len(manifest.labels),
@@ -297,6 +322,8 @@ def _build_method(config: TrainConfig, manifest: ShardManifest, encoder: Encoder
         num_domains=int((manifest.samples.present("domain") >= 0).sum()),
         relative_names=relative_names(param_names(config.policy)),
         num_views=max(2, num_images) if config.policy.transforms() else num_images,
+        head=head,
+        paired=paired,
     )
     return METHODS[config.method.name].build(config.method, encoder, task)
 
