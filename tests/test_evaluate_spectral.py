@@ -54,6 +54,12 @@ def test_order_and_signs_of_the_codes_do_not_matter() -> None:
     assert clustering_scores(found, truth).acc > 0.95
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_tensor_from_a_training_is_taken_as_it_is(dtype: torch.dtype) -> None:
+    affinity = torch.from_numpy(blocks(3, 2)).to(dtype).requires_grad_()
+    assert spectral_clusters(affinity, 2).tolist() == [0, 0, 0, 1, 1]
+
+
 def test_affinities_of_all_neighbours_are_the_dense_ones() -> None:
     z, _ = lines(rows=10)
     kernel = np.abs(z @ z.T)

@@ -13,21 +13,23 @@ from tiny import write_images, write_objects
 
 from viewfold.config import parse
 from viewfold.errors import InvalidInput
-from viewfold.jobs.cluster import ClusterConfig, affinity, cluster
+from viewfold.jobs.cluster import ClusterConfig, _nearest_subspace, _overlap, affinity, cluster
+from viewfold.jobs.cluster_plots import _heat_figure
 from viewfold.jobs.cluster_rows import read_rows
 from viewfold.pipeline.indexer import index_shards
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing, save_encoder
-from viewfold.ssl.evaluate import coding_length
+from viewfold.ssl.evaluate import Split, coding_length
 from viewfold.ssl.kept_head import save_head
 from viewfold.ssl.subspace_head import SubspaceHead, SubspaceHeadConfig
 
 QUICK = ClusterConfig(candidates=(2, 3, 6, 500), neighbours=8, subspace_rank=2)
 
 
-def saved(folder: Path, *, heads: str | None = None) -> Path:
+def saved(folder: Path, *, heads: str | None = None, equivariant_dim: int = 0) -> Path:
     """An untrained encoder of 16 px images, with a subspace head on its invariant part unless `heads` is None."""
     torch.manual_seed(0)
-    config = EncoderConfig(backbone="resnet-small", preprocessing=Preprocessing(image_size=16, grey=True))
+    preprocessing = Preprocessing(image_size=16, grey=True)
+    config = EncoderConfig(backbone="resnet-small", preprocessing=preprocessing, equivariant_dim=equivariant_dim)
     encoder = Encoder(config).eval()
     identity = save_encoder(encoder, folder, lineage={})
     if heads is not None:
@@ -56,7 +58,12 @@ def test_images_without_labels_are_clustered_all_the_same(tmp_path: Path) -> Non
     shards = write_objects(tmp_path / "shards", objects=6, views=4, unlabelled=6)
     manifest = index_shards(shards, tmp_path / "data")
     encoder = saved(tmp_path / "encoder", heads="two")
+    earlier, opened = tmp_path / "out" / "clusters.parquet", tmp_path / "opened"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"earlier")
+    opened.hardlink_to(earlier)
     body = cluster(encoder, manifest, QUICK, tmp_path / "out")
+    assert opened.read_bytes() == b"earlier"  # the table is put in its place, not written over by and by
     assert json.loads((tmp_path / "out" / "clusters.json").read_text()) == body
     assert (body["measures"], list(body["skipped"])) == ({}, ["measures"])
     table = pq.read_table(tmp_path / "out" / "clusters.parquet").to_pydict()
@@ -106,6 +113,38 @@ def test_what_cannot_be_clustered_is_refused(tmp_path: Path) -> None:
         cluster(encoder, manifest, ClusterConfig(num_clusters=7), tmp_path / "out")
     with pytest.raises(InvalidInput, match="no part 'equivariant'"):
         cluster(encoder, manifest, ClusterConfig(part="equivariant"), tmp_path / "out")
+    single = index_shards(write_images(tmp_path / "single", samples=1), tmp_path / "of-one")
+    with pytest.raises(InvalidInput, match=r"^only 1 image to cluster, two are needed"):
+        cluster(encoder, single, ClusterConfig(candidates=(1,)), tmp_path / "out")
+
+
+def test_features_of_width_1_lie_on_one_line(tmp_path: Path) -> None:
+    manifest = index_shards(write_images(tmp_path / "shards", samples=8), tmp_path / "data")
+    rows = read_rows(saved(tmp_path / "encoder", equivariant_dim=1), manifest, part="equivariant")
+    assert rows.z.shape == (8, 1)
+    assert _overlap(rows, rows.label, ClusterConfig()) == 1.0
+    with pytest.raises(InvalidInput, match="features of width 1"):
+        _nearest_subspace(rows.split(rows.z), rank=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("label", "group", "says"),
+    [
+        ([0, 1, 0, 1, -1], [5, 5, 5, 5, 6], "fewer than two groups"),
+        ([0, 0, 1, 1, -1], [5, 5, 6, 6, 6], "no class in common"),
+    ],
+)
+def test_halves_that_say_nothing_of_classes_are_a_reason(label: list[int], group: list[int], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        _nearest_subspace(Split.of(torch.eye(5), label, group), rank=1, seed=0)
+
+
+def test_the_number_that_was_taken_is_marked_though_a_cluster_is_empty() -> None:
+    z = np.eye(4, dtype=np.float32)
+    _, curve, *_ = _heat_figure(z, np.array([0, 0, 1, 1]), {2: 9.0, 3: 8.0, 4: 7.0}, taken=3).axes
+    legend = curve.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["taken: 3", "shortest: 4"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from viewfold.errors import ArtifactMismatch, InvalidInput, ShardError
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
-from viewfold.pipeline.partners import Partners
+from viewfold.pipeline.partners import Drawn, Partners
 from viewfold.pipeline.quarantine import read_quarantine
 from viewfold.pipeline.state import step_of
 from viewfold.pipeline.stream import position_of, sample_batch, stream_batches
@@ -46,8 +46,8 @@ def partners(objects: ShardManifest, tmp_path_factory: pytest.TempPathFactory) -
     return Partners.load(write_pairs(tmp_path_factory.mktemp("mined"), objects, EDGES), objects)
 
 
-def draws(partners: Partners, row: int, *, epochs: int, seed: int = 0) -> list[tuple[int, ...]]:
-    return [tuple(partners.draw(row, epoch, f"sample-{row}", seed)) for epoch in range(epochs)]
+def draws(partners: Partners, row: int, *, epochs: int, seed: int = 0) -> list[Drawn]:
+    return [partners.draw(row, epoch, f"sample-{row}", seed) for epoch in range(epochs)]
 
 
 def test_a_draw_is_a_function_of_seed_epoch_identity_and_edges(
@@ -81,8 +81,8 @@ def test_kinds_come_in_the_shares_that_are_set_and_edges_of_a_kind_equally_often
     for edge, times in found.items():
         probability = expected[edge[:3]]
         assert abs(times - count * probability) <= 5 * math.sqrt(count * probability * (1 - probability)), edge
-    assert {edge[3] for edge in found if edge[0] < 2 or edge[2] < 2} == {1}  # the partner's, where it has none itself
-    assert {edge[3] for edge in found if edge[0] > 1 and edge[2] > 1} == {-1}
+    for member, partner, other, parents in found:
+        assert parents == tuple(row // 4 if image < 2 else -1 for row, image in ((4, member), (partner, other)))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -115,7 +115,7 @@ def test_a_place_shows_an_image_and_its_partners_with_what_is_recorded_of_each(
             for place, (row, key) in enumerate(zip(batch.rows.tolist(), batch.keys, strict=True)):
                 drawn = partners.draw(row, int(batch.epochs[place]), objects.key(row), CONFIG.seed)
                 members, partner = batch.members[:, place].tolist(), int(batch.partners[place])
-                assert (members[0], partner, members[1], int(batch.parent[place])) == drawn
+                assert (members[0], partner, members[1], tuple(batch.parent[:, place].tolist())) == drawn
                 assert key == objects.key(row)
                 for image, (shown, member) in enumerate(zip((row, partner), members, strict=True)):
                     data = reader.read(objects.shard(shown), objects.samples.images(shown)[member])

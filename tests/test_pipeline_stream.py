@@ -52,7 +52,7 @@ def assert_same(got: Batch, expected: Batch) -> None:
 
 def joined(parts: list[Batch]) -> Batch:
     """The global batch that the ranks' batches make."""
-    axes = {"images": 1, "members": 1, "latents": 1}
+    axes = {"images": 1, "members": 1, "latents": 1, "parent": 1}
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Batch):
         values = [getattr(part, field.name) for part in parts]

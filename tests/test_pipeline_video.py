@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 
 from viewfold.cli import main
 from viewfold.errors import InvalidInput, MissingDependency
+from viewfold.jobs.data import import_videos_to
 from viewfold.pipeline import StreamConfig, index_shards, read_images, stream_batches
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.video import REPORT_NAME, SHEET_NAME, VideoConfig, import_videos, windows
@@ -236,6 +237,7 @@ def test_files_that_do_not_fit_are_refused(video: Path, tmp_path: Path) -> None:
         ([tmp_path / "words.avi"], [], "words.avi: not a video"),
         ([tmp_path / "none.avi"], [], "none.avi: no such file"),
         ([video], [tmp_path / "none.csv"], "none.csv: no such file"),
+        ([video], [tmp_path], r"cannot be read \(Is a directory\); name a CSV file"),
         ([video, video], [], "would be named walk like those of"),
         ([video], [tmp_path / "a.csv", tmp_path / "b.csv"], "2 files of tracks for 1 videos"),
         ([], [], "no video"),
@@ -279,6 +281,23 @@ def test_the_verb_takes_files_flags_and_settings(
         main(["data", "video", str(video), "window=[0.38]", "--out", str(tmp_path / "other")])
     assert stopped.value.code == 2
     assert "did you mean 'windows'" in capsys.readouterr().err
+
+
+def test_how_tracks_are_found_is_not_asked_of_given_ones(video: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "tracks.csv", tmp_path / "out"
+    table.write_text("".join(f"{number},7,{number},9,{SIDE},{SIDE}\n" for number in range(1, 14)))
+
+    def given(*settings: str) -> str:
+        return import_videos_to([video], out, tracks=[table], settings=settings, shard_bytes=1 << 20)
+
+    with pytest.raises(InvalidInput, match=r"^frames, windows: how tracks are found, without effect.*--tracks"):
+        given("frames=30", "size=20", "windows=[0.5]")
+    with pytest.raises(InvalidInput, match="did you mean 'windows'"):
+        given("window=[0.5]")
+    with pytest.raises(InvalidInput, match="1 given tracks with too few"):
+        given("images_per_track=40")  # more than a track that is found has by default
+    assert "1 tracks of 4 patches" in given("images_per_track=4", "size=20")
+    assert json.loads((out / REPORT_NAME).read_text())["settings"] == {"images_per_track": 4, "size": 20}
 
 
 @pytest.mark.slow

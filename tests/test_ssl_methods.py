@@ -29,7 +29,7 @@ def _views(num_views: int = 2) -> Views:
         label=torch.tensor([0, 1, 2, 0, 1, 2]),
         domain=torch.tensor([0, 0, 0, 1, 1, 1]),
         group=torch.arange(6),
-        parent=torch.tensor([0, 0, 1, 1, 2, -1]),
+        parent=torch.tensor([[0, 0, 1, 1, 2, -1], [0, 1, 1, -1, 2, 0]]),
     )
 
 

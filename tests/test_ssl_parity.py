@@ -31,7 +31,7 @@ def _views() -> Views:
     own = slice(rank() * NUM_SAMPLES // world_size(), (rank() + 1) * NUM_SAMPLES // world_size())
     group = torch.arange(NUM_SAMPLES)
     known = (params[:, own], TASK.param_names, label[own], domain[own], group[own])
-    parent = torch.tensor([0, 0, 1, 1, 2, -1, 2, -1])[own]
+    parent = torch.tensor([[0, 0, 1, 1, 2, -1, 2, -1], [0, 1, 1, -1, 2, 0, 0, -1]])[:, own]
     return Views(images[:, own], *known, relative=relative[own], relative_names=DRAWN, parent=parent)
 
 

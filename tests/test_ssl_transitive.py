@@ -32,7 +32,7 @@ from viewfold.values import Batch, Views
 SMALL = TransitiveConfig(expander_widths=(24, 16), hard_from_step=1)
 PAIRED = Task((), num_labels=0, paired=True)
 NUM_PAIRS = 8
-PARENT = torch.tensor([0, 0, 1, 1, 2, -1, 2, -1])
+PARENT = torch.tensor([[0, 0, 1, 1, 2, -1, 2, -1], [0, 1, 1, -1, 2, 0, 0, -1]])
 
 
 def encoder() -> Encoder:
@@ -44,8 +44,8 @@ def views() -> Views:
     """This rank's share of a batch of unlabelled pairs."""
     images = torch.rand(2, NUM_PAIRS, 3, 16, 16, generator=torch.Generator().manual_seed(5)).double()
     own = slice(rank() * NUM_PAIRS // world_size(), (rank() + 1) * NUM_PAIRS // world_size())
-    none = torch.full_like(PARENT, -1)[own]
-    return Views(images[:, own], None, (), none, none, none, parent=PARENT[own])
+    none = torch.full_like(PARENT[0], -1)[own]
+    return Views(images[:, own], None, (), none, none, none, parent=PARENT[:, own])
 
 
 def two_steps() -> list[dict[str, Tensor]]:
@@ -76,7 +76,7 @@ def test_the_loss_is_both_sides_hinges_over_the_pairs_of_other_parents() -> None
     x, positive = (method.expand(method.encoder(images)) for images in views().images)
     total, violators, allowed = 0.0, 0, []
     for i, j in product(range(NUM_PAIRS), range(NUM_PAIRS)):
-        if PARENT[j] >= 0 and PARENT[j] != PARENT[i]:
+        if PARENT[0, j] >= 0 and PARENT[0, j] not in PARENT[:, i]:
             near, far, other = (
                 1 - torch.cosine_similarity(a, b, dim=0).item()
                 for a, b in ((x[i], positive[i]), (x[i], x[j]), (positive[i], x[j]))

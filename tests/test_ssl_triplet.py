@@ -49,10 +49,10 @@ def test_short_numbers_are_widened(dtype: torch.dtype, tolerance: float) -> None
     torch.testing.assert_close(loss.double(), triplet_ranking_loss(*inputs), rtol=0, atol=tolerance)
 
 
-def test_rows_of_no_parent_are_nobodys_negatives_and_have_those_of_any() -> None:
-    parent = torch.tensor([3, -1, 3, 5])
-    allowed = of_other_parents(parent, parent)
-    assert allowed.int().tolist() == [[0, 0, 0, 1], [1, 0, 1, 1], [0, 0, 0, 1], [1, 0, 1, 0]]
+def test_negatives_lie_in_a_parent_that_neither_image_is_in_and_are_in_one() -> None:
+    parent = torch.tensor([[3, -1, 3, 5], [3, 3, 5, -1]])
+    allowed = of_other_parents(parent, parent[0])
+    assert allowed.int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0]]
 
 
 @pytest.mark.parametrize(("negatives", "hard"), [(4, 0), (4, 2), (4, 4), (3, 1), (50, 25)])

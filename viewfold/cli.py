@@ -298,9 +298,11 @@ def data_video(
         list[Path] | None,
         typer.Option(metavar="MOT.csv", help="Take these tracks instead: a CSV for each video, in their order."),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Length of the tracks that are found.")] = 30,
-    images_per_track: Annotated[int, typer.Option(help="Patches kept of a track.")] = 5,
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of the patches.")] = 96,
+    frames: Annotated[
+        int | None, typer.Option(help="Length of the tracks that are found; default 30. Not with --tracks.")
+    ] = None,
+    images_per_track: Annotated[int | None, typer.Option(help="Patches kept of a track; default 5.")] = None,
+    size: Annotated[int | None, typer.Option(metavar="PX", help="Side of the patches; default 96.")] = None,
     shard_mb: Annotated[int, typer.Option(min=1, help="Size of a shard, in MB.")] = 256,
 ) -> None:
     """Videos to shards of tracks: patches of one moving thing are the images of one sample."""
@@ -308,7 +310,8 @@ def data_video(
     from viewfold.jobs.data import import_videos_to
 
     files = [Path(word) for word in words if not is_setting(word)]
-    settings = [f"frames={frames}", f"images_per_track={images_per_track}", f"size={size}"]
+    flags = {"frames": frames, "images_per_track": images_per_track, "size": size}
+    settings = [f"{name}={value}" for name, value in flags.items() if value is not None]
     settings += [word for word in words if is_setting(word)]
     typer.echo(import_videos_to(files, out, tracks=tracks or [], settings=settings, shard_bytes=shard_mb << 20))
 

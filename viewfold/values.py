@@ -33,7 +33,8 @@ class Batch:
     partners: Tensor | None = None
     """int64 `[batch]`: row of the sample that the second image is of, where pairs were mined."""
     parent: Tensor | None = None
-    """int64 `[batch]`: the parent cluster of each mined pair, -1 for none; rows of another may be its negatives."""
+    """int64 `[2, batch]`: the parent clusters of both images of a mined pair, -1 for none; images of others may be its
+    negatives."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Views:
     relative_names: tuple[str, ...] = ()
     """Name and unit of each column of `relative`."""
     parent: Tensor | None = None
-    """int64 `[batch]`: the parent cluster of each mined pair, -1 for none; None where views are not of such pairs."""
+    """int64 `[2, batch]`: the parent clusters of both images of a mined pair, -1 for none; None where views are not of
+    such pairs."""
     facts: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars worth logging about how the views came out, such as `fold_fraction`."""

@@ -24,6 +24,7 @@ from viewfold.pipeline.progress import progress
 from viewfold.pipeline.stage import write_whole
 from viewfold.retrieval.neighbours import neighbour_table
 from viewfold.ssl.evaluate import (
+    Measure,
     Split,
     best_num_clusters,
     class_ranks,
@@ -61,7 +62,7 @@ class ClusterConfig(Config):
     eps_sq: float = 0.1
     """Squared error up to which the features are coded, of rows of length 1."""
     subspace_rank: int = 10
-    """Dimensions of the subspace of a class; at most half of the width of Z is taken."""
+    """Dimensions of the subspace of a class; at most half of the width of Z is taken, and at least 1."""
     seed: int = 0
     """Of k-means, of the split for the nearest subspace, and of the intervals."""
 
@@ -93,7 +94,7 @@ def cluster(encoder: Path, manifest: ShardManifest, config: ClusterConfig, out: 
     of it in this process; labels are used to measure the clusters and for nothing else.
 
     Raises:
-        InvalidInput: no samples, fewer images than clusters, features that are not finite, or no such part of them.
+        InvalidInput: fewer images than two, or than clusters, features that are not finite, or no such part of them.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(encoder, manifest, part=config.part)
@@ -113,8 +114,8 @@ def cluster(encoder: Path, manifest: ShardManifest, config: ClusterConfig, out: 
     }
     label = [manifest.labels[index] if index >= 0 else None for index in rows.label]
     table = pa.table({"key": rows.keys, "cluster": found.cluster, "label": pa.array(label, pa.string())})
-    pq.write_table(table, out / TABLE)
-    heat_map(rows.z.numpy(), found.cluster, found.lengths, out / PICTURE)
+    write_whole(out / TABLE, lambda file: pq.write_table(table, file))
+    heat_map(rows.z.numpy(), found.cluster, out / PICTURE, lengths=found.lengths, taken=found.num_clusters)
     cluster_sheet(manifest, rows, found.cluster, out / SHEET)
     write_whole(out / CLUSTERS, lambda file: file.write((json.dumps(body, indent=2, allow_nan=False) + "\n").encode()))
     return body
@@ -175,20 +176,31 @@ def _measured(rows: ClusterRows, found: _Found, config: ClusterConfig) -> dict[s
             bar.advance()
     skipped = {}
     try:
-        measures["nearest subspace"] = nearest_subspace(*_halves(split, config.seed), rank=_rank(rows, config))
+        measures["nearest subspace"] = _nearest_subspace(split, rank=_rank(rows, config), seed=config.seed)
     except InvalidInput as reason:  # what these data cannot show must not cost the clusters
         skipped["nearest subspace"] = str(reason)
     plain = {name: [one.to_dict() for one in several] for name, several in measures.items()}
     return {"measures": plain, "skipped": skipped}
 
 
-def _halves(split: Split, seed: int) -> tuple[Split, Split]:
-    """The labelled rows of one half of the groups, and those of the other."""
+def _nearest_subspace(split: Split, *, rank: int, seed: int) -> list[Measure]:
+    """Subspaces of the labelled rows of one half of the groups, asked about those of the other.
+
+    Raises:
+        InvalidInput: features of width 1, fewer than two groups, or halves without a class in common.
+    """
+    if split.features.shape[1] < 2:
+        raise InvalidInput("features of width 1 have no subspaces to tell apart")
     labelled = split.labelled()
     groups = np.unique(labelled.group.numpy())
+    if len(groups) < 2:
+        raise InvalidInput("the labelled images are of fewer than two groups, which cannot be halved")
     first = generator("nearest subspace", seed).permutation(groups)[: len(groups) // 2]
     known = torch.from_numpy(np.isin(labelled.group.numpy(), first))
-    return _part(labelled, known), _part(labelled, ~known)
+    shelf, queries = _part(labelled, known), _part(labelled, ~known)
+    if not torch.isin(queries.label, shelf.label).any():
+        raise InvalidInput("the two halves of the groups have no class in common: each class is in too few groups")
+    return nearest_subspace(shelf, queries, rank=rank, seed=seed)
 
 
 def _part(split: Split, kept: Tensor) -> Split:
@@ -196,7 +208,7 @@ def _part(split: Split, kept: Tensor) -> Split:
 
 
 def _rank(rows: ClusterRows, config: ClusterConfig) -> int:
-    return min(config.subspace_rank, rows.z.shape[1] // 2)
+    return max(1, min(config.subspace_rank, rows.z.shape[1] // 2))
 
 
 def _geometry(rows: ClusterRows, found: _Found, labels: tuple[str, ...], config: ClusterConfig) -> dict[str, Any]:

@@ -22,22 +22,15 @@ _TILE, _GAP, _DPI = 64, 4, 100
 _CAPTION_INCHES = 2.0
 
 
-def heat_map(z: NDArray[np.float32], cluster: NDArray[np.int64], lengths: Mapping[int, float], out: Path) -> Path:
+def heat_map(
+    z: NDArray[np.float32], cluster: NDArray[np.int64], out: Path, *, lengths: Mapping[int, float], taken: int
+) -> Path:
     """|ZZ'| of the unit rows `z` `[image, dim]` sorted by `cluster`, and the coding length by number of clusters.
 
     Of more than 1000 images as many are drawn, evenly taken from the sorted ones, so that clusters keep their shares.
+    `taken` is the number of clusters that was chosen; some of them may be empty.
     """
-    order = np.argsort(cluster, kind="stable")
-    shown = order[np.linspace(0, len(order) - 1, min(len(order), _MAP_ROWS)).round().astype(int)]
-    figure = Figure(figsize=(9.6, 4.8), layout="constrained", dpi=_DPI)
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    picture = left.imshow(np.abs(z[shown] @ z[shown].T), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(picture, ax=left, shrink=0.85, label="|cosine| of two images' features")
-    of_all = "" if len(shown) == len(order) else f", {len(shown)} of {len(order)}"
-    left.set_title(f"|ZZ'|, images sorted by cluster{of_all}", fontsize=10)
-    _mark_clusters(left, cluster[shown])
-    _draw_lengths(right, lengths, int(cluster.max()) + 1)
-    return _save(figure, out)
+    return _save(_heat_figure(z, cluster, lengths, taken=taken), out)
 
 
 def cluster_sheet(manifest: ShardManifest, rows: ClusterRows, cluster: NDArray[np.int64], out: Path) -> Path:
@@ -64,6 +57,22 @@ def cluster_sheet(manifest: ShardManifest, rows: ClusterRows, cluster: NDArray[n
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     return _save(figure, out)
+
+
+def _heat_figure(
+    z: NDArray[np.float32], cluster: NDArray[np.int64], lengths: Mapping[int, float], *, taken: int
+) -> Figure:
+    order = np.argsort(cluster, kind="stable")
+    shown = order[np.linspace(0, len(order) - 1, min(len(order), _MAP_ROWS)).round().astype(int)]
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained", dpi=_DPI)
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    picture = left.imshow(np.abs(z[shown] @ z[shown].T), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(picture, ax=left, shrink=0.85, label="|cosine| of two images' features")
+    of_all = "" if len(shown) == len(order) else f", {len(shown)} of {len(order)}"
+    left.set_title(f"|ZZ'|, images sorted by cluster{of_all}", fontsize=10)
+    _mark_clusters(left, cluster[shown])
+    _draw_lengths(right, lengths, taken)
+    return figure
 
 
 def _mark_clusters(axes: Axes, cluster: NDArray[np.int64]) -> None:

@@ -57,10 +57,12 @@ def read_rows(folder: Path, manifest: ShardManifest, *, part: str) -> ClusterRow
     Z and C come from the subspace head that was kept with it; without one they are the normalised features of `part`.
 
     Raises:
-        InvalidInput: no samples, no encoder, features that are not finite, or a part without any width.
+        InvalidInput: fewer than two images, no encoder, features that are not finite, or a part without any width.
     """
-    if len(manifest) == 0:
-        raise InvalidInput("no samples to cluster; check the shards and domains of the data")
+    num_images = int(manifest.samples.image_counts().sum())
+    if num_images < 2:
+        found = "only 1 image" if num_images else "no samples"
+        raise InvalidInput(f"{found} to cluster, two are needed; check the shards and domains of the data")
     encoder = load_encoder(folder)
     kept = load_head(folder, encoder_id=encoder.id)
     head = kept if isinstance(kept, SubspaceHead) else None

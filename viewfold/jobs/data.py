@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from viewfold.config import Config, override, unknown
+from viewfold.config import Config, dump, override, unknown
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.import_3diebench import import_3diebench
 from viewfold.pipeline.importer import COLUMNS, import_folder
@@ -22,7 +22,7 @@ from viewfold.pipeline.repair import LEFT_OUT_NAME, REPAIRED_NAME, repair_shards
 from viewfold.pipeline.shards import Fault
 from viewfold.pipeline.stats import contact_sheet, count
 from viewfold.pipeline.verify import verify
-from viewfold.pipeline.video import REASONS, SHEET_NAME, VideoConfig, VideoCounts, import_videos
+from viewfold.pipeline.video import CUT_SETTINGS, REASONS, SHEET_NAME, VideoConfig, VideoCounts, import_videos
 
 SHIPPED = "demo:"
 """Prefix of the names of the data sets that come with the package."""
@@ -141,8 +141,12 @@ def import_3diebench_to(root: Path, out: Path, *, index: Path | None, split: str
 def import_videos_to(
     files: Sequence[Path], out: Path, *, tracks: Sequence[Path], settings: Sequence[str], shard_bytes: int
 ) -> str:
-    """Videos to shards of tracks; returns what is said about it. `settings` are `key=value` pairs of `VideoConfig`."""
-    config = override(VideoConfig(), settings)
+    """Videos to shards of tracks; returns what is said about it. `settings` are `key=value` pairs of `VideoConfig`.
+
+    Raises:
+        InvalidInput: with `tracks`, a setting of how they are found; and what `import_videos` refuses.
+    """
+    config = override(_given_tracks(settings) if tracks else VideoConfig(), settings)
     with progress("frames", total=None) as bar:
         manifest, counts = import_videos(
             files, out, config, tracks=tracks, shard_bytes=shard_bytes, progress=bar.advance
@@ -154,6 +158,17 @@ def import_videos_to(
         f"contact sheet: {out / SHEET_NAME}",
     ]
     return "\n".join(lines)
+
+
+def _given_tracks(settings: Sequence[str]) -> VideoConfig:
+    """What `settings` begin with where the tracks are given, once it is sure that each of them has an effect."""
+    names = dict.fromkeys(word.partition("=")[0] for word in settings)
+    idle = [name for name in names if name in dump(VideoConfig()) and name not in CUT_SETTINGS]
+    if idle:
+        raise InvalidInput(
+            f"{', '.join(idle)}: how tracks are found, without effect on those of --tracks; leave it out"
+        )
+    return VideoConfig(frames=1000)  # given tracks have any length, and this one bounds the images of a track
 
 
 def _video_lines(count: VideoCounts) -> list[str]:

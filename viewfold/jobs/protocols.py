@@ -62,9 +62,8 @@ Protocol = Callable[[Subject], list[Measure]]
 def classes(subject: Subject) -> list[Measure]:
     """kNN and linear accuracy of each part."""
     _require_labels(subject)
+    _require_groups(subject)
     config, measures = subject.config, []
-    if config.exclude_group and not subject.asked.grouped:
-        raise Inapplicable("exclude_group needs a group for every validation sample; record groups, or leave it out")
     for part in subject.parts:
         shelf, queries = subject.known.split(part), subject.asked.split(part)
         found = knn_accuracy(shelf, queries, k=config.k, exclude_group=config.exclude_group, seed=config.seed)
@@ -76,6 +75,7 @@ def classes(subject: Subject) -> list[Measure]:
 def precision(subject: Subject) -> list[Measure]:
     """Precision of retrieval by each part."""
     _require_labels(subject)
+    _require_groups(subject)
     config = subject.config
     return [
         retrieval_precision(
@@ -276,6 +276,11 @@ def _rows(split: Frozen, rows: NDArray[np.bool_]) -> Split:
 def _require_invariant(subject: Subject) -> None:
     if "invariant" not in subject.parts:
         raise Inapplicable("the encoder has no invariant part")
+
+
+def _require_groups(subject: Subject) -> None:
+    if subject.config.exclude_group and not subject.asked.grouped:
+        raise Inapplicable("exclude_group needs a group for every validation sample; record groups, or leave it out")
 
 
 def _require_labels(subject: Subject) -> None:

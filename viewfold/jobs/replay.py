@@ -214,7 +214,11 @@ def _require_same(run: Run, stage: str, manifest: ShardManifest) -> None:
     if record.is_file():
         made = _read_json(record)
         same = made["fingerprint"] == fingerprint(stage, settings, made["inputs"], made["code_version"])
-        if same and made["result"]["manifest_hash"] == manifest.hash:
+        if (
+            same
+            and made["result"]["manifest_hash"] == manifest.hash
+            and _mined(run, stage) == made["inputs"].get("mine")
+        ):
             _note_code(record.parent, made["code_version"])
             return
     if started.is_file():
@@ -226,6 +230,12 @@ def _require_same(run: Run, stage: str, manifest: ShardManifest) -> None:
         f"{run.folder}: {stage} was trained with other settings, samples or code than there are now; "
         "run it again, or put them back"
     )
+
+
+def _mined(run: Run, stage: str) -> str | None:
+    """Identity of the pairs that lie there now, where the stage trains on any."""
+    record = read_record(run.folder / "mine") if stage == "adapt" and run.config.mine is not None else None
+    return None if record is None else record.id
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from viewfold.jobs.index import IndexConfig
 from viewfold.jobs.mine import MineConfig
 from viewfold.jobs.train import TrainConfig
 from viewfold.ssl.encoder import EncoderConfig
-from viewfold.ssl.methods import METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class RunConfig(Config):
                 raise ValueError(
                     f"{stage} needs {', '.join(missing)}, which this run leaves out; add it, or drop {stage}"
                 )
-        if self.mine is not None and self.adapt is not None and METHODS[self.adapt.method.name].needs_labels:
+        if self.mine is not None and self.adapt is not None and self.adapt.method.needs_labels:
             raise ValueError(
                 f"method {self.adapt.method.name} learns from labels, of which mined pairs have none; leave `mine` out"
             )

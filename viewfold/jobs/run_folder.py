@@ -11,7 +11,6 @@ from viewfold.jobs.registry import Registry
 from viewfold.jobs.run_config import RunConfig
 from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.stage import StageRecord
-from viewfold.ssl.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Run:
     def adapt_sources(self) -> DataConfig:
         """What `adapt` learns from: labelled samples alone where its method reads labels."""
         adapt = self.config.adapt
-        return self.sources(labelled=adapt is not None and METHODS[adapt.method.name].needs_labels)
+        return self.sources(labelled=adapt is not None and adapt.method.needs_labels)
 
     @property
     def card(self) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from viewfold.jobs.index import build_index, register
 from viewfold.jobs.mine import mine
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
-from viewfold.jobs.start import identity_of, start_from
+from viewfold.jobs.start import note_if_moved, start_from
 from viewfold.jobs.train import TrainJob, check_training, train_encoder
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.state import STATE_NAME, read_state
@@ -35,7 +35,7 @@ class Stage:
     reads: Callable[[Run], Mapping[str, str]] = lambda run: {}
     """Identities of what it reads from outside the run."""
     guard: Callable[[Run], None] = lambda run: None
-    """Refuses to throw away half-done work that cost hours."""
+    """Refuses to throw away half-done work that cost hours; says what a user would wonder at."""
 
 
 def _data(run: Run, out: Path) -> dict[str, Any]:
@@ -171,7 +171,10 @@ STAGES: dict[str, Stage] = {
     "data": Stage(lambda c: c.data, (), _data, reads=lambda run: _stamps(run.config.data)),
     "validation": Stage(lambda c: c.validation, (), _validation, reads=lambda run: _stamps(run.config.validation)),
     "start": Stage(
-        lambda c: c.start or None, (), _start, reads=lambda run: {"encoder": identity_of(run.config.start, run.home)}
+        lambda c: c.start or None,
+        (),
+        _start,
+        guard=lambda run: note_if_moved(run.config.start, run.home, run.folder / "start"),
     ),
     "pretrain": Stage(
         lambda c: (
@@ -183,7 +186,7 @@ STAGES: dict[str, Stage] = {
         guard=lambda run: _guard_training(run, "pretrain", run.sources()),
     ),
     "mine": Stage(
-        lambda c: c.mine and {"mine": dump(c.mine), "held_out": c.held_out}, ("data", "start", "pretrain"), _mine
+        lambda c: c.mine and {"mine": essence(c.mine), "held_out": c.held_out}, ("data", "start", "pretrain"), _mine
     ),
     "adapt": Stage(
         lambda c: c.adapt and {"train": essence(c.adapt), "held_out": c.held_out},

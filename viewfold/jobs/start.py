@@ -1,6 +1,8 @@
 """The stage `start`: a run that begins with an encoder which was trained before."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,22 @@ from viewfold.ssl.encoder import save_encoder
 from viewfold.ssl.kept_head import save_head
 
 
-def identity_of(name: str, home: Path) -> str:
-    """Id of the encoder that `name` (a folder, a run folder, `models:/NAME@alias`) stands for now.
+def note_if_moved(name: str, home: Path, folder: Path) -> None:
+    """Say so when `name` (a folder, a run folder, `models:/NAME@alias`) stands for another encoder than the run's own.
 
-    Raises:
-        InvalidInput: there is none.
+    A run keeps the encoder that it began with: an alias that moves, to this run's own result perhaps, must not have
+    hours of work done again.
     """
-    return str(find_candidate(name, home).encoder.id)
+    own = folder / "encoder" / "encoder.json"
+    if not own.is_file():
+        return
+    began = json.loads(own.read_text(encoding="utf-8"))["id"]
+    if (now := find_candidate(name, home).encoder.id) != began:
+        print(
+            f"note: {name} is encoder {now} now; this run keeps {began}, which it began with: name another folder with "
+            f"--out to begin with the new one, or remove {folder}",
+            file=sys.stderr,
+        )
 
 
 def start_from(name: str, home: Path, out: Path) -> dict[str, Any]:
@@ -25,6 +36,7 @@ def start_from(name: str, home: Path, out: Path) -> dict[str, Any]:
         InvalidInput: there is none.
     """
     found = find_candidate(name, home)
+    shutil.rmtree(out / "encoder", ignore_errors=True)  # of a copy that was cut
     shutil.copytree(found.folder, out / "encoder")
     blank = found.untrained()
     identity = save_encoder(blank.encoder, out / "untrained", lineage={"seed": 0})

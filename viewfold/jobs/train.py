@@ -21,7 +21,7 @@ from viewfold.augment import (
     relative_names,
     view_param_names,
 )
-from viewfold.config import Config, chosen, dump
+from viewfold.config import Config, chosen, dump, essence, fingerprint
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.registry import Registry
@@ -322,6 +322,8 @@ def _build_method(
         num_domains=int((manifest.samples.present("domain") >= 0).sum()),
         relative_names=relative_names(param_names(config.policy)),
         num_views=max(2, num_images) if config.policy.transforms() else num_images,
+        batch_size=config.stream.batch_size,
+        seed=config.seed,
         head=head,
         paired=paired,
     )
@@ -339,6 +341,8 @@ def _export(engine: AbstractEngine, method: Method, job: TrainJob, manifest: Sha
         "method": dump(job.config.method),
         "steps": job.config.steps,
         "seed": job.config.seed,
+        # With a frozen encoder it is the head alone that other settings change, and a head belongs to one identity.
+        "settings": fingerprint(essence(job.config)),
     }
     folder = job.out / "encoder"
     identity = save_encoder(trained_encoder(method.encoder.config, weights), folder, lineage=lineage)

@@ -31,8 +31,8 @@ class Drawn(NamedTuple):
     partner_row: int
     """The sample of the partner: itself, for another image of its own."""
     partner_member: int
-    parent: int
-    """Parent cluster of the sample's image, or of the partner's where that has none; -1 where neither has one."""
+    parents: tuple[int, int]
+    """Parent cluster of the sample's image and of the partner's; -1 for one that has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +111,11 @@ class Partners:
         else:
             first = middle
         partner = int(self.neighbours[first + int(edge * (last - first))])
-        parent = int(self.parent[node])
         return Drawn(
             member=int(self.member[node]),
             partner_row=int(self.row[partner]),
             partner_member=int(self.member[partner]),
-            parent=int(self.parent[partner]) if parent < 0 else parent,
+            parents=(int(self.parent[node]), int(self.parent[partner])),
         )
 
 

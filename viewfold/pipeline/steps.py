@@ -92,9 +92,10 @@ class _Sample:
     latents: NDArray[np.float32] | None
     partner: int = -1
     """Row of the sample of the second image, where pairs were mined."""
-    parent: int = -1
+    parents: tuple[int, int] = (-1, -1)
+    """Of both images, likewise."""
 
-    def beside(self, other: "_Sample", parent: int) -> "_Sample":
+    def beside(self, other: "_Sample", parents: tuple[int, int]) -> "_Sample":
         """This and its partner as one, with the names on which they agree."""
         both = self.latents is not None and other.latents is not None
         return replace(
@@ -104,7 +105,7 @@ class _Sample:
             pixels=self.pixels + other.pixels,
             latents=np.concatenate([self.latents, other.latents]) if both else None,
             partner=other.row,
-            parent=parent,
+            parents=parents,
         )
 
 
@@ -180,7 +181,7 @@ class StepBatches(Dataset[Made]):
             return own
         entry = self._manifest.samples.entry(drawn.partner_row)
         partner = self._read(drawn.partner_row, epoch, entry, [drawn.partner_member])
-        return partner if isinstance(partner, BadSample) else own.beside(partner, drawn.parent)
+        return partner if isinstance(partner, BadSample) else own.beside(partner, drawn.parents)
 
     def _read(self, row: int, epoch: int, entry: Entry, members: list[int]) -> _Sample | BadSample:
         """These images of a sample, or why they cannot be read; a shard that cannot be opened is raised."""
@@ -218,7 +219,9 @@ class StepBatches(Dataset[Made]):
             group=group,
             latents=torch.from_numpy(np.stack(latents, axis=1)) if latents else None,
             partners=None if self.partners is None else torch.tensor([sample.partner for sample in samples]),
-            parent=None if self.partners is None else torch.tensor([sample.parent for sample in samples]),
+            parent=None
+            if self.partners is None
+            else torch.tensor([sample.parents for sample in samples]).T.contiguous(),
         )
 
     def _read_ahead(self, step: int) -> None:

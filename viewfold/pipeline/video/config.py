@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from viewfold.config import Config, check_ranges
 
+CUT_SETTINGS = ("images_per_track", "size")
+"""Settings of how a track is cut out. All others are of how tracks are found, without effect where they are given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(Config):

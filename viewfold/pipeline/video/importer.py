@@ -15,7 +15,7 @@ from viewfold.pipeline.jpeg import encode_jpeg
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.packing import refuse_used, shard_writer
 from viewfold.pipeline.stage import write_whole
-from viewfold.pipeline.video.config import VideoConfig
+from viewfold.pipeline.video.config import CUT_SETTINGS, VideoConfig
 from viewfold.pipeline.video.frames import Frame, read_frames, stated_frames
 from viewfold.pipeline.video.mine import mine
 from viewfold.pipeline.video.mot import cut_given, read_mot
@@ -147,10 +147,11 @@ def _nothing(counts: Sequence[VideoCounts], config: VideoConfig) -> str:
 
 
 def _write_report(counts: Sequence[VideoCounts], config: VideoConfig, path: Path, *, given: bool) -> None:
+    had_effect = {name: value for name, value in dump(config).items() if name in CUT_SETTINGS or not given}
     fields = {
         "format": FORMAT,
         "given": given,
-        "settings": dump(config),
+        "settings": had_effect,
         "videos": [{**asdict(count), "rejected": dict(sorted(count.rejected.items()))} for count in counts],
     }
     write_whole(path, lambda file: file.write(json.dumps(fields, indent=1, ensure_ascii=False).encode()))

@@ -47,6 +47,8 @@ def read_mot(path: Path) -> dict[int, list[GivenBox]]:
                     found.setdefault(track, []).append(GivenBox(frame, box, lines.line_num))
     except FileNotFoundError:
         raise InvalidInput(f"{path}: no such file") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); name a CSV file of tracks") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path}: not a CSV file in UTF-8: {error}") from None
     if not found:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator
@@ -76,6 +77,8 @@ def _graph(affinity: Any) -> Any:
     """The symmetric float64 affinities with an empty diagonal, as a sparse matrix without stored zeros."""
     from scipy.sparse import csr_array, diags_array, issparse
 
+    if isinstance(affinity, Tensor):
+        affinity = affinity.detach().cpu().double().numpy()
     own = affinity.tocsr() if issparse(affinity) else np.asarray(affinity, dtype=np.float64)
     if own.ndim != 2 or own.shape[0] != own.shape[1]:
         raise InvalidInput(f"spectral clustering: the affinities must be square, got {tuple(own.shape)}")

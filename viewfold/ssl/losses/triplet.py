@@ -25,9 +25,9 @@ def triplet_ranking_loss(
     return F.relu(x @ F.normalize(others, dim=1).T - to_positive + margin)
 
 
-def of_other_parents(parent: Int[Tensor, " batch"], others: Int[Tensor, " other"]) -> Bool[Tensor, "batch other"]:
-    """Who may be whose negative: rows of another parent cluster. A row that is in none (-1) is nobody's."""
-    return (others >= 0) & (others != parent[:, None])
+def of_other_parents(parent: Int[Tensor, "2 batch"], others: Int[Tensor, " other"]) -> Bool[Tensor, "batch other"]:
+    """Who may be whose negative: rows in a parent cluster that is neither image's. A row in none (-1) is nobody's."""
+    return (others >= 0) & (others != parent[:, :, None]).all(0)
 
 
 @torch.no_grad()

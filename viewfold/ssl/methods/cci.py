@@ -31,6 +31,10 @@ class CCIConfig(MethodConfig):
     ce_weight: float = 1.0
     """Weight of the linear classifier's cross-entropy."""
 
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         check_tau(self.tau)
         if self.eps is not None and (self.form == "out" or self.eps <= 0):
@@ -53,7 +57,6 @@ class CCI(Method):
     """An encoder and a linear classifier, both on the features' invariant part; any number of views."""
 
     config_class = CCIConfig
-    needs_labels = True
 
     def __init__(self, config: CCIConfig, encoder: Encoder, *, num_labels: int) -> None:
         super().__init__()

@@ -45,6 +45,10 @@ class MCR2Config(SubspaceMethodConfig):
     gamma2: float = 1.0
     """Weight of R; self-supervised MCR2 takes 0.05."""
 
+    @property
+    def needs_labels(self) -> bool:
+        return self.partition == "labels"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, gamma2=(0, math.inf))

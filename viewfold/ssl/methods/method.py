@@ -22,6 +22,11 @@ class MethodConfig(Config):
 
     name: str
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether samples without a label teach nothing."""
+        return False
+
 
 @dataclass(frozen=True)
 class Task:
@@ -37,6 +42,10 @@ class Task:
     """Columns of `Views.relative`; empty when nothing that the views differ in is drawn."""
     num_views: int = 2
     """Of each sample."""
+    batch_size: int = 1024
+    """Samples in a batch of all ranks."""
+    seed: int = 0
+    """Of what a method draws by itself."""
     paired: bool = False
     """Whether the two views are of mined pairs, and `Views.parent` says of which clusters."""
     head: SubspaceHead | None = None
@@ -59,8 +68,6 @@ class Method(nn.Module, ABC):
     """Abstract: an encoder and the heads that train it. A new method is one file and one line of `METHODS`."""
 
     config_class: ClassVar[type[MethodConfig]]
-    needs_labels: ClassVar[bool] = False
-    """Whether it learns from labelled samples alone."""
     encoder: Encoder
 
     def __init__(self) -> None:

@@ -86,9 +86,11 @@ class MLC(Method):
     config_class = MLCConfig
     steps_begun: Tensor
 
-    def __init__(self, config: MLCConfig, encoder: Encoder, head: SubspaceHead) -> None:
+    def __init__(self, config: MLCConfig, encoder: Encoder, head: SubspaceHead, *, seed: int = 0) -> None:
+        """`seed` is that of the clusters that are drawn."""
         super().__init__()
         self.config = config
+        self.seed = seed
         self.encoder = encoder
         self.head: SubspaceHead = head
         # With the weights in every checkpoint: draws and warm-up go on where they stopped.
@@ -101,9 +103,11 @@ class MLC(Method):
                 "method mlc goes on from a subspace head and none was kept with this encoder; start from an encoder "
                 "that method tcr trained, or set method.warmup_steps=50 to begin with a new head"
             )
-        if task.head is not None and task.head.cluster is not None and config.warmup_steps > 0:
+        batch_eta(config.eta, task.batch_size, reference_rows=config.eta_batch)  # refuses a batch that has none
+        if task.head is not None and task.head.cluster is not None and (config.warmup_steps or config.heads == "one"):
             raise InvalidInput(
-                "warmup_steps would overwrite the codes that the kept head has learned; set method.warmup_steps=0"
+                "the kept head has learned codes, which method.warmup_steps would overwrite and method.heads=one drop; "
+                "set 0 and two"
             )
         if config.invariance > 0 and task.num_views < 2:
             raise InvalidInput(
@@ -112,7 +116,7 @@ class MLC(Method):
         head = build_head(config, encoder, task.head, heads=config.heads)
         if config.warmup_steps > 0:
             head.copy_feature_head()  # a warm-up keeps equal what starts equal
-        return cls(config, encoder, head)
+        return cls(config, encoder, head, seed=task.seed)
 
     def forward(self, views: Views) -> Outcome:
         config, step = self.config, self._begin_step()
@@ -125,7 +129,7 @@ class MLC(Method):
                 _, twin = self.head.project(hidden.detach())
                 terms["codes"] = _gradient_alone(warmup_terms(twin, config)[0])
         else:
-            columns = draw_columns(config.columns, world_size() * z.shape[1], step=step)
+            columns = draw_columns(config.columns, world_size() * z.shape[1], step=step, seed=self.seed)
             columns = None if columns is None else columns.to(z.device)
             terms, facts = mlc_terms(z, codes, config, columns=columns)
         return Outcome(terms=terms, features=by_part(self.encoder, features.flatten(0, 1)), facts=facts)
@@ -195,11 +199,11 @@ def warmup_terms(z: Float[Tensor, "view batch dim"], config: MLCConfig) -> tuple
     return {"expansion": -rate.nats} | _invariance(z, config), facts
 
 
-def draw_columns(num_drawn: int, num_rows: int, *, step: int) -> Int[Tensor, " drawn"] | None:
+def draw_columns(num_drawn: int, num_rows: int, *, step: int, seed: int = 0) -> Int[Tensor, " drawn"] | None:
     """The clusters of which R_c is taken in this step, the same on all ranks and after a resumption; None for all."""
     if num_drawn == 0 or num_drawn >= num_rows:
         return None
-    drawn = generator("mlc columns", step).choice(num_rows, num_drawn, replace=False)
+    drawn = generator("mlc columns", seed, step).choice(num_rows, num_drawn, replace=False)
     return torch.from_numpy(np.sort(drawn))
 
 

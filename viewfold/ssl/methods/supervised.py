@@ -31,6 +31,10 @@ class SupervisedConfig(MethodConfig):
     regressor_width: int = 1024
     """Of the two hidden layers of the MLP that predicts the transformation."""
 
+    @property
+    def needs_labels(self) -> bool:
+        return not self.transformation
+
     def __post_init__(self) -> None:
         check_ranges(self, classification=(0, math.inf), regressor_width=(1, math.inf))
         if self.transformation:

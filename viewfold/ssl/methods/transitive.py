@@ -70,8 +70,10 @@ class Transitive(Method):
     config_class = TransitiveConfig
     steps_done: Tensor
 
-    def __init__(self, config: TransitiveConfig, encoder: Encoder) -> None:
+    def __init__(self, config: TransitiveConfig, encoder: Encoder, *, seed: int = 0) -> None:
+        """`seed` is that of the negatives that are drawn."""
         super().__init__()
+        self.seed = seed
         self.config = config
         self.encoder = encoder
         self.part = encoder.parts[config.part]
@@ -85,7 +87,7 @@ class Transitive(Method):
             raise InvalidInput(_NO_PAIRS)
         check_two_views(task, method="transitive")
         check_part(config.part, encoder, method="transitive")
-        return cls(config, encoder)
+        return cls(config, encoder, seed=task.seed)
 
     def forward(self, views: Views) -> Outcome:
         if views.parent is None:
@@ -93,7 +95,7 @@ class Transitive(Method):
         features = pair_features(self.encoder, views, method="transitive")
         x, positive = each_view(self.expand, features[:, :, self.part])
         others = gather_rows(x)
-        allowed = of_other_parents(views.parent, gather_values(views.parent))
+        allowed = of_other_parents(views.parent, gather_values(views.parent[0]))
         margin = self.config.margin
         triplets = triplet_ranking_loss(x, positive, others, margin=margin) + triplet_ranking_loss(
             positive, x, others, margin=margin
@@ -113,7 +115,7 @@ class Transitive(Method):
         if self.training:
             self.steps_done += 1
         first = rank() * len(triplets)
-        keys = [key64("negatives", step, row) for row in range(first, first + len(triplets))]
+        keys = [key64("negatives", self.seed, step, row) for row in range(first, first + len(triplets))]
         draws = torch.from_numpy(uniforms(keys, triplets.shape[1])).to(triplets.device)
         hard = self.config.num_hard if step >= self.config.hard_from_step else 0
         return choose_negatives(triplets, allowed, draws, negatives=self.config.negatives, hard=hard)
