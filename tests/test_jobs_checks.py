@@ -75,7 +75,7 @@ def test_shards_without_labels_are_refused_where_labels_are_needed(tmp_path: Pat
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["index=null"], "register_as needs index"),
+        (["index=null"], "compare needs index"),
         (["register_as=it's"], "register_as takes letters"),
         (["compare.k=0"], "k and gallery must be at least 1"),
         (["index.thumbnail_px=0"], "thumbnail_px must be at least 8"),
