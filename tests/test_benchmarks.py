@@ -114,6 +114,7 @@ def test_a_large_manifest_is_read_like_any_other_and_begins_anywhere(tmp_path: P
     assert resume_seconds(tmp_path / "large", TINY.resume_at) > 0
 
 
+@pytest.mark.slow
 def test_a_plan_holds_no_more_for_a_thousand_times_as_many_samples() -> None:
     small, large = plan_bytes(10**6), plan_bytes(10**9)
     assert abs(large - small) < 20_000

@@ -164,6 +164,7 @@ def test_a_permutation_is_one_and_is_undone(size: int) -> None:
     np.testing.assert_array_equal(permutation.place_of(values), np.arange(size))
 
 
+@pytest.mark.slow
 def test_every_permutation_is_as_likely() -> None:
     """Chi-square of the 24 orders of four over 4800 keys; 50 is beyond 99.9 %."""
     seen = Counter(tuple(Permutation(4, 7919 * key).at(np.arange(4)).tolist()) for key in range(4800))

@@ -87,7 +87,7 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch_as_if_never_cut(objects: Sha
         assert_same(got, wanted)
 
 
-@pytest.mark.parametrize("loader_workers", [0, 2])
+@pytest.mark.parametrize("loader_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_shards_on_a_server_that_fails_now_and_then_give_the_batches_of_local_ones(
     images: ShardManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader_workers: int
 ) -> None:

@@ -147,6 +147,7 @@ def _gathered(images: Tensor) -> tuple[Tensor, int]:
     return model(images.chunk(2)[rank()]).detach(), num_norms
 
 
+@pytest.mark.slow
 def test_sie_resnet_normalises_over_the_rows_of_all_ranks() -> None:
     torch.manual_seed(0)
     whole = SIEResNet18(3)

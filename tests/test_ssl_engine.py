@@ -74,6 +74,7 @@ def leg(folder: Path, until: int) -> Leg:
     return travel(LocalEngine(sie(seed=rank()), ROUTE, num_steps=LAST_STEP), folder, until)
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on_as_if_nothing_had_changed(tmp_path: Path) -> None:
     unchanged = run_ranks(leg, tmp_path / "unchanged", LAST_STEP)
     legs = [run_ranks(leg, tmp_path / "changed", until, world_size=size) for until, size in ((2, 2), (4, 1), (6, 2))]

@@ -120,7 +120,7 @@ def _baselines(names: list[str]) -> dict[str, Any]:
     ("names", "num_ranks"),
     [
         pytest.param([*BASELINES, *RATES], 2, id="2"),
-        pytest.param(["simclr", "equimod", *RATES], 4, id="4"),
+        pytest.param(["simclr", "equimod", *RATES], 4, id="4", marks=pytest.mark.slow),
     ],
 )
 def test_ranks_do_what_one_process_does_in_every_baseline(names: list[str], num_ranks: int) -> None:
