@@ -26,7 +26,8 @@ MAY_IMPORT = {
     **dict.fromkeys(FLOOR, FLOOR),
     **{library: FLOOR | {library} for library in LIBRARIES},
     "jobs": FLOOR | LIBRARIES | {"jobs"},
-    "cli": FLOOR | {"jobs"},
+    "cli": FLOOR | {"cli_data", "jobs"},
+    "cli_data": FLOOR | {"jobs"},
     "__init__": set(),
 }
 """For each folder or file of the package, the ones it may import of the package."""
