@@ -165,7 +165,7 @@ def test_probe_images_never_change() -> None:
 def test_impossible_architectures_are_refused() -> None:
     with pytest.raises(InvalidInput, match="equivariant_dim 300 is more than the 256 features"):
         Encoder(EncoderConfig(equivariant_dim=300))
-    with pytest.raises(InvalidInput, match="backbone 'vit_tiny_patch16_224' does not take 64 px images"):
-        Encoder(EncoderConfig(backbone="vit_tiny_patch16_224"))
+    with pytest.raises(InvalidInput, match="backbone 'vit_tiny_patch16_224' does not take 8 px images"):
+        Encoder(EncoderConfig(backbone="vit_tiny_patch16_224", preprocessing=Preprocessing(image_size=8)))
     with pytest.raises(InvalidInput, match=r"preprocessing: std must be above 0 .* got \(1\.0, 0\.0, 1\.0\)"):
         parse(EncoderConfig, {"preprocessing": {"std": [1, 0, 1]}})

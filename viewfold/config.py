@@ -92,7 +92,9 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
         node = result
         *parents, leaf = path.split(".")
         for parent in parents:
-            child = node.setdefault(parent, {})
+            child = node.get(parent)
+            if child is None:  # what was left out has its defaults, but for the field that is set
+                child = node[parent] = {}
             if not isinstance(child, dict):
                 raise InvalidInput(f"override {item!r}: {parent!r} has no fields below it")
             node = child
@@ -137,24 +139,35 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def choose(kind: str, known: Mapping[str, type[C]], data: Mapping[str, Any] | Config) -> C:
+def choose(
+    kind: str, known: Mapping[str, type[C]], data: Mapping[str, Any] | Config, presets: Mapping[str, C] | None = None
+) -> C:
     """The configuration that `data` describes: its `name` picks the class, the other keys are that class's fields.
+
+    The name may be that of a preset, whose fields hold wherever `data` says nothing else.
 
     Raises:
         InvalidInput: no name or an unknown one (with the nearest known one), or what `parse` refuses.
     """
     plain = dump(data) if isinstance(data, Config) else data
-    name = str(plain.get("name", "")) if isinstance(plain, Mapping) else str(plain)
+    fields = dict(plain) if isinstance(plain, Mapping) else {"name": plain}
+    name = str(fields.get("name", ""))
+    if presets and name in presets:
+        preset = dump(presets[name])
+        if fields.keys() >= preset.keys():
+            raise InvalidInput(f"{kind}.name={name}: nothing is left to the preset; write {kind}={name}")
+        fields = {**preset, **fields, "name": preset["name"]}
+        name = preset["name"]
     if name not in known:
-        raise unknown(kind, name, list(known))
-    return parse(known[name], plain if isinstance(plain, Mapping) else {"name": name}, where=kind)
+        raise unknown(kind, name, [*known, *(presets or {})])
+    return parse(known[name], fields, where=kind)
 
 
-def chosen(kind: str, known: Mapping[str, type[C]]) -> Any:
+def chosen(kind: str, known: Mapping[str, type[C]], presets: Mapping[str, C] | None = None) -> Any:
     """For `Annotated[Base, chosen(...)]`: a field that holds one of the `known` configurations, picked by `name`."""
     from pydantic import PlainValidator
 
-    return PlainValidator(lambda data: choose(kind, known, data))
+    return PlainValidator(lambda data: choose(kind, known, data, presets))
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> InvalidInput:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +23,11 @@ from viewfold.augment import (
 from viewfold.config import Config, chosen, dump, essence, fingerprint
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
+from viewfold.jobs.frozen import reads_features
 from viewfold.jobs.registry import Registry
+from viewfold.jobs.step_selection import SelectionConfig, StepSelection, selection_sources
+from viewfold.jobs.supply import Samples, Supply, features_supply, images_supply
+from viewfold.jobs.train_export import export, keep_head
 from viewfold.keyed import key64
 from viewfold.pipeline.elastic import Elastic
 from viewfold.pipeline.executor import Worker, run_workers
@@ -35,16 +38,17 @@ from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.progress import follow, progress
 from viewfold.pipeline.quarantine import QUARANTINE_NAME
 from viewfold.pipeline.state import read_state, step_of, write_state
-from viewfold.pipeline.stream import check_stream, stream_batches
+from viewfold.pipeline.stream import Stream, check_stream
 from viewfold.pipeline.stream_config import StreamConfig, make_order
 from viewfold.ssl.checkpoint import Progress, fill_checkpoint, load_checkpoint
 from viewfold.ssl.deepspeed_engine import DeepSpeedConfig, DeepSpeedEngine
-from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, trained_encoder
+from viewfold.ssl.encoder import Encoder, EncoderConfig, load_encoder, save_encoder
 from viewfold.ssl.engine import AbstractEngine, LocalEngine, OptimConfig
-from viewfold.ssl.kept_head import load_head, save_head
+from viewfold.ssl.kept_head import load_head
 from viewfold.ssl.loop import checkpoint_hook, metrics_hook, train
-from viewfold.ssl.methods import METHOD_CONFIGS, METHODS, Method, MethodConfig, Task
+from viewfold.ssl.methods import METHOD_CONFIGS, METHOD_PRESETS, METHODS, Method, MethodConfig, Task
 from viewfold.ssl.subspace_head import SubspaceHead
+from viewfold.ssl.trainable import TrainableConfig, set_trainable
 from viewfold.ssl.watch import CollapseWatch, WatchConfig
 
 METRICS = "metrics.jsonl"
@@ -54,7 +58,15 @@ METRICS = "metrics.jsonl"
 class TrainConfig(Config):
     """One training: what is learned, from which views, for how long, on how many workers."""
 
-    method: Annotated[MethodConfig, chosen("method", METHOD_CONFIGS)]
+    method: Annotated[MethodConfig, chosen("method", METHOD_CONFIGS, METHOD_PRESETS)]
+    train: TrainableConfig = field(default_factory=TrainableConfig)
+    """What of the encoder learns. Where that is no more than an adapter or a head and `policy` draws no views, every
+    image passes the backbone once, and the steps read features from memory."""
+    select: SelectionConfig | None = None
+    """Keep the step that is best for source domains which are then not learned from; left out: the last step."""
+    features: str = ""
+    """Folder in which the features of a frozen backbone are kept for the next training on the same data, on storage
+    that all workers share. None where it is empty."""
     policy: Annotated[PolicyConfig, chosen("policy", POLICIES)] = field(default_factory=NonePolicy)
     compile_views: bool = False
     """Fuse the drawing of views with torch.compile: for GPUs; the first step takes a minute."""
@@ -80,12 +92,14 @@ class TrainConfig(Config):
     max_failures: int = 2
     """How often the workers are started again after one was lost."""
 
-    RUNNING: ClassVar[tuple[str, ...]] = ("workers", "min_workers", "checkpoint_every", "max_failures")
+    RUNNING: ClassVar[tuple[str, ...]] = ("workers", "min_workers", "checkpoint_every", "max_failures", "features")
 
     def __post_init__(self) -> None:
         for name in ("steps", "workers", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.features and self.train.adapter is None:
+            raise ValueError(f"features={self.features!r} has no effect where {self.train.what} learns; leave it out")
         if not 0 <= self.min_workers <= self.workers:
             raise ValueError(f"min_workers must lie in 0..workers={self.workers}, got {self.min_workers}")
 
@@ -110,19 +124,42 @@ class TrainJob:
     """The folder of a mining stage, whose pairs take the place of two images of one sample."""
 
 
+def training_data(config: TrainConfig, data: DataConfig, manifest: Path) -> DataConfig:
+    """What of `data` is learned from: all but the domains by which a step is chosen.
+
+    Raises:
+        InvalidInput: there are no such domains to choose by.
+    """
+    if config.select is None:
+        return data
+    return selection_sources(data, config.select, ShardManifest.load(manifest)).train
+
+
 def check_training(job: TrainJob) -> None:
     """Find what would stop every worker in its first second, before any is started; warn of what would spoil the views.
 
     Raises:
         InvalidInput: samples, batch, workers, encoder and method do not fit together; says which and how to mend it.
     """
-    manifest = source(job.manifest, job.data)
+    manifest = _learned(job)
     partners = _partners(job, manifest)
     check_stream(manifest, job.config.stream, world_size=job.config.workers, partners=partners)
     _note_short_cells(make_order(manifest if partners is None else manifest.take(partners.anchors), job.config.stream))
     if job.config.stream.ledger:
         _check_ledger(Path(job.config.stream.ledger), job.out)
+    if isinstance(job.start, EncoderConfig) and job.config.train.what != "full":
+        raise InvalidInput(
+            f"train.what={job.config.train.what}: the rest of a new encoder would stay random; train the whole of "
+            "it, or begin with a trained one (start=...)"
+        )
     encoder = _start_encoder(job.config, job.start)
+    if job.config.features and not reads_features(
+        job.config.train, job.config.policy, job.config.stream, manifest, paired=partners is not None
+    ):
+        raise InvalidInput(
+            f"features={job.config.features}: this training reads its images at every step (drawn views, pairs, "
+            "samples of several images, max_bad_share or a ledger), so nothing would be kept there; leave it out"
+        )
     own, given = encoder.config.preprocessing.image_size, job.config.stream.image_size
     if own != given:
         raise InvalidInput(
@@ -166,7 +203,7 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
     the checkpoints of an interrupted one goes on from the last. Use inside of `ray_session()`.
     """
     config = job.config
-    manifest = source(job.manifest, job.data)
+    manifest = _learned(job)
     tags = {"manifest_hash": manifest.hash, "method": config.method.name, "run": run_name}
     with ExitStack() as stack:
         tracked = stack.enter_context(registry.run("viewfold", f"{run_name}/{what}", params=dump(config), tags=tags))
@@ -204,27 +241,22 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
     config = job.config
     # Ray leaves each worker one. More threads than cores that may be used would wait for each other, spinning.
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // worker.world_size))
-    manifest = source(job.manifest, job.data)
+    manifest = _learned(job)
     if isinstance(job.start, EncoderConfig) and worker.rank == 0:
         _keep_untrained(job, manifest)
     partners = _partners(job, manifest)
+    supply = _supply(job, worker, manifest, partners)
     engine, method = build_engine(config, manifest, job.start, worker.device, paired=partners is not None)
+    choice = None if config.select is None else StepSelection(config.select, engine, supply.embed, job.out)
     standing, start_step = Progress(), 0
     with worker.checkpoint() as folder:
         if folder is not None:
             start_step = step_of(read_state(folder), manifest, config.stream, partners)
             standing = load_checkpoint(folder, engine)
-    batches = stream_batches(
-        manifest,
-        config.stream,
-        rank=worker.rank,
-        world_size=worker.world_size,
-        start_step=start_step,
-        num_steps=config.steps - start_step,
-        quarantine=job.out / QUARANTINE_NAME,
-        partners=partners,
-    )
-    if config.stream.ledger:
+        if choice is not None:
+            choice.begin(method.encoder, folder, standing.step)
+    batches = supply.batches(range(start_step, config.steps))
+    if isinstance(batches, Stream) and config.stream.ledger:
         num_samples = len(manifest) if partners is None else len(partners.anchors)
         batches.keep(_ledger(Path(config.stream.ledger), worker, manifest.hash, num_samples, start_step))
     began = {
@@ -239,14 +271,14 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
             fill_checkpoint(folder, engine, now)
             if worker.rank == 0:
                 write_state(folder, batches.state(now.step))
+                if choice is not None:
+                    choice.save(folder)
             worker.report({"step": now.step}, checkpoint=folder)
 
     train(
         engine,
         batches,
-        partial(
-            make_views, policy=config.policy, seed=config.seed, device=worker.device, compiled=config.compile_views
-        ),
+        supply.views,
         progress=standing,
         steps=config.steps,
         hooks=[
@@ -257,10 +289,32 @@ def train_worker(worker: Worker, job: TrainJob) -> dict[str, Any]:
                 watch=CollapseWatch(config.watch),
                 counts=lambda: {"quarantined": batches.num_bad, "repeated": batches.num_repeated, **began},
             ),
+            *([] if choice is None else [choice.hook()]),
             checkpoint_hook(every=config.checkpoint_every, save=save),
         ],
     )
-    return _export(engine, method, job, manifest)
+    return export(engine, method, job.out / "encoder", lineage=_lineage(job, method, manifest), choice=choice)
+
+
+def _supply(job: TrainJob, worker: Worker, manifest: ShardManifest, partners: Partners | None) -> Supply:
+    """A call of all ranks."""
+    config = job.config
+    queries = None
+    if config.select is not None:
+        loaded = ShardManifest.load(job.manifest)
+        queries = source(job.manifest, selection_sources(job.data, config.select, loaded).queries)
+    samples = Samples(manifest, queries, config.stream)
+    if reads_features(config.train, config.policy, config.stream, manifest, paired=partners is not None):
+        kept = Path(config.features) if config.features else None
+        return features_supply(samples, worker, _start_encoder(config, job.start), kept=kept)
+    views = partial(
+        make_views, policy=config.policy, seed=config.seed, device=worker.device, compiled=config.compile_views
+    )
+    return images_supply(samples, worker, views, partners=partners, quarantine=job.out / QUARANTINE_NAME)
+
+
+def _learned(job: TrainJob) -> ShardManifest:
+    return source(job.manifest, training_data(job.config, job.data, job.manifest))
 
 
 def _partners(job: TrainJob, manifest: ShardManifest) -> Partners | None:
@@ -279,13 +333,15 @@ def _keep_untrained(job: TrainJob, manifest: ShardManifest) -> None:
     encoder, folder = _start_encoder(job.config, job.start), job.out / "untrained"
     method = _build_method(job.config, manifest, encoder, None, paired=job.pairs is not None)
     identity = save_encoder(encoder, folder, lineage={"seed": job.config.seed})
-    _keep_head(method, method.state_dict(), folder, identity)
+    keep_head(method, method.state_dict(), folder, identity)
 
 
 def _start_encoder(config: TrainConfig, start: EncoderConfig | Path) -> Encoder:
-    """Weights are a function of `config.seed`, the same on every rank."""
+    """With what `config.train` says to learn. New weights are a function of `config.seed`, the same on every rank."""
     torch.manual_seed(key64("weights", config.seed))
-    return load_encoder(start) if isinstance(start, Path) else Encoder(start)
+    encoder = load_encoder(start) if isinstance(start, Path) else Encoder(start)
+    set_trainable(encoder, config.train)
+    return encoder
 
 
 def _start_head(start: EncoderConfig | Path, encoder: Encoder) -> SubspaceHead | None:
@@ -330,12 +386,8 @@ def _build_method(
     return METHODS[config.method.name].build(config.method, encoder, task)
 
 
-def _export(engine: AbstractEngine, method: Method, job: TrainJob, manifest: ShardManifest) -> dict[str, Any]:
-    """Write the encoder on rank 0, and the equivariant head if there is one, from weights that the engine gathers."""
-    weights = engine.weights()  # a call of all ranks
-    if not weights:
-        return {}
-    lineage = {
+def _lineage(job: TrainJob, method: Method, manifest: ShardManifest) -> dict[str, Any]:
+    return {
         "manifest_hash": manifest.hash,
         "start": method.encoder.id,
         "method": dump(job.config.method),
@@ -344,12 +396,3 @@ def _export(engine: AbstractEngine, method: Method, job: TrainJob, manifest: Sha
         # With a frozen encoder it is the head alone that other settings change, and a head belongs to one identity.
         "settings": fingerprint(essence(job.config)),
     }
-    folder = job.out / "encoder"
-    identity = save_encoder(trained_encoder(method.encoder.config, weights), folder, lineage=lineage)
-    _keep_head(method, weights, folder, identity)
-    return {"encoder_id": identity}
-
-
-def _keep_head(method: Method, weights: Mapping[str, torch.Tensor], encoder: Path, identity: str) -> None:
-    if method.head is not None:
-        save_head(method.head.config, weights, encoder, encoder_id=identity)

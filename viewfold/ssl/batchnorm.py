@@ -21,7 +21,7 @@ from viewfold.ssl.dist import gather_values, sum_over_ranks, world_size
 def each_view(module: nn.Module, views: Float[Tensor, "view batch ..."]) -> Float[Tensor, "view batch ..."]:
     """`module` of each view, as if each had passed alone."""
     own_norms = [norm for norm in module.modules() if isinstance(norm, GatheredBatchNorm)]
-    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training for layer in module.modules()):
         return torch.stack([module(view) for view in views])  # torch's BatchNorm would see them as one batch
     with _apart(own_norms, len(views)):
         rows: Tensor = module(views.flatten(0, 1))
@@ -29,9 +29,10 @@ def each_view(module: nn.Module, views: Float[Tensor, "view batch ..."]) -> Floa
 
 
 def with_gathered_batchnorm(module: nn.Module) -> nn.Module:
-    """`module` with every BatchNorm normalising by the statistics of all ranks' rows, changed in place.
+    """`module` with every BatchNorm that learns normalising by the statistics of all ranks' rows, changed in place.
 
-    Call it after the ranks have joined: on one rank nothing is replaced. Parameters, buffers and their names stay the
+    Call it after the ranks have joined: on one rank nothing is replaced. What is in evaluation mode stays so and as it
+    is: it is frozen, and looks at no rows. Parameters, buffers and their names stay the
     same, so a checkpoint fits both. Unlike `nn.SyncBatchNorm` it works on CPUs too.
 
     Raises:
@@ -40,7 +41,7 @@ def with_gathered_batchnorm(module: nn.Module) -> nn.Module:
     if world_size() == 1:
         return module
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return GatheredBatchNorm(module)
+        return GatheredBatchNorm(module) if module.training else module
     for name, child in module.named_children():
         setattr(module, name, with_gathered_batchnorm(child))
     return module

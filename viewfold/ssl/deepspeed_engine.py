@@ -59,7 +59,7 @@ class DeepSpeedEngine(AbstractEngine):
         _join_group(deepspeed, self.device)
         # ZeRO flattens weights and broadcasts them as bytes, which needs the default layout; images stay channels_last.
         method = method.to(self.device).to(memory_format=torch.contiguous_format)
-        module = _FlatOutcome(with_gathered_batchnorm(method))
+        module = _FlatOutcome(with_gathered_batchnorm(method.train()))
         self._adam = build_optimizer([p for p in module.parameters() if p.requires_grad], optim)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own deprecations while it builds; none that a user could act on

@@ -129,7 +129,7 @@ class LocalEngine(AbstractEngine):
     ) -> None:
         """`num_steps` is the length of the whole run, which the schedule needs; rank 0's weights go to all ranks."""
         self.device = torch.device(device)
-        self.method = with_gathered_batchnorm(method.to(self.device)).train()
+        self.method = with_gathered_batchnorm(method.to(self.device).train())
         self._parameters = [p for p in self.method.parameters() if p.requires_grad]
         self._optim, self._num_steps, self.steps_done = optim, num_steps, 0
         self._optimizer = build_optimizer(self._parameters, optim)

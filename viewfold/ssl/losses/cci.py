@@ -19,6 +19,7 @@ from viewfold.ssl.precision import in_float32
 
 Form = Literal["in", "out"]
 Positives = Literal["class", "cross_domain"]
+SameDomain = Literal["neutral", "negative"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,15 @@ def class_pairs(
     group: Int[Tensor, " batch"],
     *,
     positives: Positives,
+    same_domain_same_class: SameDomain = "neutral",
 ) -> Pairs:
     """Pairs of this rank's rows and all ranks' rows; -1 is "unknown" in all three.
 
-    Positives share the anchor's class and, for `cross_domain`, come from another domain, both known; the rest of the
-    anchor's class is then not compared at all, since pushing it away would undo the objective. Pairs of one known group
-    (patient, object) are never compared, so that the group is not what is learned. Unlabelled rows take no part.
+    Positives share the anchor's class and, for `cross_domain`, come from another domain, both known. The anchor's class
+    within its own domain is then not compared at all (`neutral`), or pushed away (`negative`), which works against what
+    is learned; where a domain is unknown it is never compared. With `class` the choice has no effect. Pairs of one
+    known group (patient, object) are never compared, so that the group is not what is learned. Unlabelled rows take no
+    part.
     """
     rows = torch.stack([label, domain, group], dim=1)
     every = gather_values(rows)
@@ -57,8 +61,10 @@ def class_pairs(
     same_class = label == label_j
     if positives == "class":
         return Pairs(positive=compared & same_class, compared=compared)
-    positive = compared & same_class & (domain != domain_j) & (domain >= 0) & (domain_j >= 0)
-    return Pairs(positive=positive, compared=compared & (~same_class | positive))
+    known = (domain >= 0) & (domain_j >= 0)
+    positive = compared & same_class & known & (domain != domain_j)
+    pushed = ~same_class | (known & (domain == domain_j)) if same_domain_same_class == "negative" else ~same_class
+    return Pairs(positive=positive, compared=compared & (pushed | positive))
 
 
 @in_float32

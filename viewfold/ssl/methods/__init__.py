@@ -31,12 +31,16 @@ METHODS: dict[str, type[Method]] = {
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {name: method.config_class for name, method in METHODS.items()}
 
+METHOD_PRESETS: dict[str, MethodConfig] = {f"cci-{name}": config for name, config in CCI_PRESETS.items()}
+"""Settings under a name of their own, which stands in a file in place of the method's."""
+
 __all__ = [
     "CCI",
     "CCI_PRESETS",
     "MCR2",
     "METHODS",
     "METHOD_CONFIGS",
+    "METHOD_PRESETS",
     "MLC",
     "SIE",
     "SIE_PRESETS",

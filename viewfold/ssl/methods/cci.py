@@ -9,7 +9,7 @@ from viewfold.errors import InvalidInput
 from viewfold.ssl.batchnorm import each_view
 from viewfold.ssl.encoder import Encoder
 from viewfold.ssl.losses import cci_loss, class_pairs, classification_loss
-from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_tau
+from viewfold.ssl.methods.method import Method, MethodConfig, Outcome, Task, by_part, check_tau, check_unread
 from viewfold.values import Views
 
 
@@ -22,7 +22,10 @@ class CCIConfig(MethodConfig):
     """`in`: the anchor's positives share one pull, and below tau 0.5 the nearest takes nearly all of it; `out`: each
     has its own."""
     positives: Literal["class", "cross_domain"] = "class"
-    """`class`: every other sample of the class; `cross_domain`: those of other domains, the rest is not compared."""
+    """`class`: every other sample of the class; `cross_domain`: those of other domains."""
+    same_domain_same_class: Literal["neutral", "negative"] = "neutral"
+    """What `cross_domain` does with the class within the anchor's own domain: `neutral` does not compare it, `negative`
+    pushes it away, against what is learned; read by `cross_domain` only."""
     tau: float = 1.0
     """Temperature, above 0."""
     eps: float | None = None
@@ -37,6 +40,8 @@ class CCIConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         check_tau(self.tau)
+        if self.positives == "class":
+            check_unread(self, "same_domain_same_class", where="with positives: class")
         if self.eps is not None and (self.form == "out" or self.eps <= 0):
             raise ValueError(f"eps must be above 0 and belongs to form 'in', got {self.eps} with form {self.form!r}")
         if min(self.cci_weight, self.ce_weight) < 0 or self.cci_weight == self.ce_weight == 0:
@@ -50,7 +55,8 @@ CCI_PRESETS: dict[str, CCIConfig] = {
     "robust": CCIConfig(form="out", positives="cross_domain", tau=0.1),
 }
 """`hcvp`: the loss as its authors' code has it, but anchors without positives are left out; `robust`: every positive
-from another domain pulls, whatever the temperature."""
+from another domain pulls, whatever the temperature. In a file or on the command line: `method: cci-hcvp`, or
+`{name: cci-robust, tau: 0.2}` for a preset with changes."""
 
 
 class CCI(Method):
@@ -84,7 +90,13 @@ class CCI(Method):
         h = features[:, self.encoder.parts["invariant"]]
         label, domain, group = (x.repeat(len(views.images)) for x in (views.label, views.domain, views.group))
         config = self.config
-        pairs = class_pairs(label, domain, group, positives=config.positives)
+        pairs = class_pairs(
+            label,
+            domain,
+            group,
+            positives=config.positives,
+            same_domain_same_class=config.same_domain_same_class,
+        )
         terms = {
             "cci": config.cci_weight * cci_loss(h, pairs, form=config.form, tau=config.tau, eps=config.eps),
             "classification": config.ce_weight * classification_loss(self.classifier(h), label),
