@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pools import on_circle
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.retrieval.build import measured_recall
+from viewfold.retrieval.build_measure import ask_exactly, measured_recall
+from viewfold.retrieval.build_vectors import VectorFile
 from viewfold.retrieval.faiss_index import CosineIndex, unit_rows
 from viewfold.retrieval.lookup import RowsByValue
 
@@ -91,15 +92,19 @@ def test_any_factory_is_written_and_read_back_to_the_same_answers(factory: str, 
     np.testing.assert_array_equal(before.scores, after.scores)
 
 
-def test_recall_is_one_for_an_exact_index_and_lower_for_one_that_looks_into_one_list_of_eight() -> None:
+def test_recall_is_one_for_an_exact_index_and_lower_for_one_that_looks_into_one_list_of_eight(tmp_path: Path) -> None:
     pool, sample = unit_vectors(700), np.arange(0, 700, 7)
     pool[1::2] = pool[::2]  # copies must not count as misses
-    assert measured_recall(CosineIndex.build(pool, "Flat"), pool, sample) == 1.0
+    vectors = VectorFile.create(tmp_path / "vectors.npy", *pool.shape)
+    vectors.put(np.arange(700), pool)
+    asked = ask_exactly(vectors, pool[sample], sample, alive=None, block_rows=64)
+    assert measured_recall(CosineIndex.build(pool, "Flat"), vectors, asked, 10) == 1.0
     approximate = CosineIndex.build(pool, "IVF8,Flat")
-    truth = [brute_force(pool, pool[row], 10, NO_ROWS)[1][-1] for row in sample]
-    found = approximate.search(pool[sample], 10)
+    own = [np.array([row]) for row in sample]
+    truth = [brute_force(pool, pool[row], 10, out)[1][-1] for row, out in zip(sample, own, strict=True)]
+    found = approximate.search(pool[sample], 10, excluded=own)
     expected = np.mean([(scores >= kth - 2e-6).mean() for scores, kth in zip(found.scores, truth, strict=True)])
-    recall = measured_recall(approximate, pool, sample)
+    recall = measured_recall(approximate, vectors, asked, 10)
     assert recall == pytest.approx(float(expected), abs=1e-12)
     assert 0.1 < recall < 0.95
 

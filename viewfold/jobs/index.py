@@ -16,7 +16,7 @@ from viewfold.jobs.registry import Registry
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
-from viewfold.retrieval import FeatureSet, build_bundle
+from viewfold.retrieval import BuildSettings, FeatureStream, build_bundle, parse_bytes
 from viewfold.ssl.encoder import load_encoder
 
 
@@ -24,14 +24,24 @@ from viewfold.ssl.encoder import load_encoder
 class IndexConfig(Config):
     """What index is built."""
 
-    factory: str = "Flat"
-    """A FAISS factory string; `Flat` is exact search."""
+    factory: str = "auto"
+    """A FAISS factory string; `Flat` is exact search, `auto` picks by the number of images, the cap and the recall."""
+    recall_target: float = 0.95
+    """Share of the exact ten nearest that a search is to find; picks the factory, and how far the index looks."""
+    memory_cap: str = ""
+    """What building may take, such as `8GiB`, the process itself included; empty for no limit."""
     thumbnail_px: int = 64
     """Side of the thumbnails that are kept beside the vectors."""
 
     def __post_init__(self) -> None:
         if self.thumbnail_px < 8:
             raise ValueError(f"thumbnail_px must be at least 8, got {self.thumbnail_px}")
+        self.settings()
+
+    def settings(self) -> BuildSettings:
+        """What the builder is given."""
+        cap = parse_bytes(self.memory_cap) if self.memory_cap else None
+        return BuildSettings(recall_target=self.recall_target, memory_cap=cap)
 
 
 def build_index(
@@ -45,15 +55,16 @@ def build_index(
 ) -> dict[str, Any]:
     """Build `out/bundle` from the labelled images that are not held out; the base encoder's vectors go in with them."""
     names = sorted(path.name for path in features.iterdir() if path.is_dir())
-    pool = _pool(FeatureSet.load(features / ("adapted" if "adapted" in names else "pretrained")), held_out)
-    base = _pool(FeatureSet.load(features / "pretrained"), held_out) if "adapted" in names else None
+    pool = _pool(FeatureStream.open(features / ("adapted" if "adapted" in names else "pretrained")), held_out)
+    base = _pool(FeatureStream.open(features / "pretrained"), held_out) if "adapted" in names else None
     with progress("index", total=len(pool)) as bar:
         bundle = build_bundle(
             pool,
             out / "bundle",
             factory=config.factory,
+            settings=config.settings(),
             base=base,
-            thumbnails=_thumbnails(manifest, set(pool.keys), config.thumbnail_px, bar),
+            thumbnails=_thumbnails(manifest, set(pool.records.column("key").to_pylist()), config.thumbnail_px, bar),
             card=card,
         )
     info = bundle.info
@@ -105,15 +116,14 @@ def register(
     return result
 
 
-def _pool(features: FeatureSet, held_out: Sequence[str]) -> FeatureSet:
+def _pool(features: FeatureStream, held_out: Sequence[str]) -> FeatureStream:
     """What may be shown: labelled, and of no held-out domain."""
-    domains, labels = features.column("domain"), features.column("label")
-    rows = [
-        i for i, (domain, label) in enumerate(zip(domains, labels, strict=True)) if label and domain not in held_out
-    ]
-    if not rows:
+    records = features.records
+    domains, labels = records.column("domain").to_pylist(), records.column("label").to_pylist()
+    kept = [bool(label) and domain not in held_out for domain, label in zip(domains, labels, strict=True)]
+    if not any(kept):
         raise InvalidInput("no labelled image is left to index once the held-out domains are taken away")
-    return features.take(rows)
+    return features.where(np.array(kept))
 
 
 def _thumbnails(manifest: ShardManifest, keys: set[str], size: int, bar: Meter) -> Iterator[tuple[str, bytes]]:

@@ -1,25 +1,37 @@
-"""Building an index bundle from a feature set."""
+"""Building an index bundle from features: under a memory cap, in steps that a killed build need not repeat."""
 
 import dataclasses
-import io
-import resource
 import shutil
-import sys
-import tarfile
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.config import fingerprint
+from viewfold.errors import InvalidInput
 from viewfold.keyed import generator
+from viewfold.retrieval.build_measure import StoredVectors, ask_exactly, latency_ms, measured_recall, tune
+from viewfold.retrieval.build_memory import (
+    MemoryPlan,
+    PeakMemory,
+    index_budget,
+    plan_memory,
+    release_memory,
+    resident_bytes,
+)
+from viewfold.retrieval.build_records import base_order, key_order, mapped, spool, write_thumbnails
+from viewfold.retrieval.build_vectors import VectorFile
+from viewfold.retrieval.build_work import Work, working
 from viewfold.retrieval.bundle import (
+    AXES,
     BASE,
     BUNDLE_SCHEMA,
     FORMAT,
@@ -27,191 +39,310 @@ from viewfold.retrieval.bundle import (
     INFO,
     RECORDS,
     THUMBNAILS,
+    VECTORS,
     BundleInfo,
     IndexBundle,
     ScoreHistogram,
-    bundle_id,
+    named,
 )
-from viewfold.retrieval.faiss_index import METRIC, CosineIndex, unit_rows
-from viewfold.retrieval.features import FeatureSet
-from viewfold.retrieval.files import published, sha256_of, write_json
+from viewfold.retrieval.factory import choose_factory
+from viewfold.retrieval.faiss_build import (
+    ParallelMap,
+    ShardTask,
+    fill_in_sequence,
+    fill_shard,
+    index_bytes,
+    lists_of,
+    merge_shards,
+    new_index,
+    train_index,
+    write_index,
+)
+from viewfold.retrieval.faiss_index import METRIC, CosineIndex, load_faiss, num_centroids, refusal
+from viewfold.retrieval.features_stream import VectorSource
+from viewfold.retrieval.files import sha256_of, write_json
 from viewfold.retrieval.lookup import RowsByValue
 
-_SAMPLE = 200  # images that recall and the score histogram are measured on
+AUTO = "auto"
+_SAMPLE = 200  # images that recall, latency and the score histogram are measured on
 _BINS = 200
-_BLOCK = 16  # exact scores are held for this many queries at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """How an index is built, beside its factory."""
+
+    recall_target: float = 0.95
+    """Share of the exact ten nearest that a search is to find: picks the factory where none is given, and how far the
+    index looks."""
+    memory_cap: int | None = None
+    """Bytes that no process of the build may exceed; None for no limit."""
+    parallel: ParallelMap = map
+    """Runs the tasks that fill shards of inverted lists."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall_target <= 1:
+            raise InvalidInput(f"recall target {self.recall_target}: must lie in 0..1, and above 0")
 
 
 def build_bundle(
-    features: FeatureSet,
+    features: VectorSource,
     out: Path,
     *,
-    factory: str = "Flat",
-    base: FeatureSet | None = None,
+    factory: str = AUTO,
+    settings: BuildSettings | None = None,
+    base: VectorSource | None = None,
     thumbnails: Iterable[tuple[str, bytes]] = (),
     card: Path | None = None,
 ) -> IndexBundle:
-    """Build the bundle `out`, whole or not at all, in the place of an older bundle if there is one, and open it.
-
-    `factory` is any FAISS factory string. `base` holds the same images as the encoder before adaptation sees them.
-    `thumbnails` are pairs of a key and a JPEG file, for some or all images. `card` is the encoder's card.
-
-    Raises:
-        InvalidInput: FAISS refuses the factory, a key stands twice, a vector has no direction, a thumbnail belongs to
-            no image, `out` holds something else.
-        ArtifactMismatch: `base` comes from another manifest or from other images.
-    """
-    with published(out, marker=INFO) as aside:
-        write_bundle(features, aside, factory=factory, base=base, thumbnails=thumbnails, card=card)
+    """As `make_bundle`, and open the bundle."""
+    settings = settings or BuildSettings()
+    make_bundle(features, out, factory=factory, settings=settings, base=base, thumbnails=thumbnails, card=card)
     return IndexBundle.open(out, encoder_id=features.encoder_id)
 
 
-def write_bundle(
-    features: FeatureSet,
-    folder: Path,
+def make_bundle(
+    features: VectorSource,
+    out: Path,
     *,
-    factory: str = "Flat",
-    base: FeatureSet | None = None,
+    factory: str,
+    settings: BuildSettings,
+    base: VectorSource | None = None,
     thumbnails: Iterable[tuple[str, bytes]] = (),
     card: Path | None = None,
 ) -> BundleInfo:
-    """Write a bundle's files into an existing folder that the caller publishes; otherwise as `build_bundle`."""
-    started = time.perf_counter()
-    features = _in_key_order(features)
-    vectors = unit_rows(features.vectors, features.keys)
-    index = CosineIndex.build(vectors, factory)
-    index.write(folder / INDEX)
-    places, explained = principal_map(vectors)
-    offsets, sizes = _write_thumbnails(folder / THUMBNAILS, features, thumbnails)
-    extra = [places[:, 0], places[:, 1], offsets, sizes]
-    records = pa.table([*features.records.columns, *(pa.array(column) for column in extra)], schema=BUNDLE_SCHEMA)
-    pq.write_table(records, folder / RECORDS)
-    names = [INDEX, RECORDS, THUMBNAILS]
-    if base is not None:
-        np.save(folder / BASE, _aligned(base, features), allow_pickle=False)
-        names.append(BASE)
-    if card is not None:
-        names.append(f"card{card.suffix}")
-        shutil.copyfile(card, folder / names[-1])
-    files = sha256_of(folder, names)
-    sample = _sample(len(features), features.manifest_hash)
-    info = BundleInfo(
-        format=FORMAT,
-        id=bundle_id(features.encoder_id, features.manifest_hash, features.part, factory, files),
-        encoder_id=features.encoder_id,
-        manifest_hash=features.manifest_hash,
-        part=features.part,
-        base_encoder_id=None if base is None else base.encoder_id,
-        factory=factory,
-        metric=METRIC,
-        dim=features.dim,
-        n=len(features),
-        recall_at_10=measured_recall(index, vectors, sample),
-        score_histogram=_score_histogram(index, vectors, sample, features.records),
-        map_explained=explained,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        build_s=round(time.perf_counter() - started, 3),
-        peak_memory_bytes=_peak_memory_bytes(),
-        files=files,
+    """Build the bundle `out`, whole or not at all, in the place of an older bundle if there is one.
+
+    `factory` is any FAISS factory string, or `auto` for the one of `choose_factory`. `base` holds the same images as
+    the encoder before adaptation sees them. `thumbnails` are pairs of a key and a JPEG file, for some or all images.
+    `card` is the encoder's card. A build that was killed goes on with the steps and shards that it had finished, which
+    lie in `<out>.build`.
+
+    Raises:
+        InvalidInput: the memory cap cannot be kept, FAISS refuses the factory, a key stands twice, a vector has no
+            direction, a thumbnail belongs to no image, `out` holds something else or is being built.
+        ArtifactMismatch: `base` comes from another manifest or from other images.
+    """
+    load_faiss()  # its code is resident from here on, as the plan must know
+    mark = fingerprint(
+        [FORMAT, features.mark, features.encoder_id, features.manifest_hash, features.part, factory],
+        [base and [base.mark, base.encoder_id], settings.recall_target, settings.memory_cap, str(card)],
     )
-    write_json(folder / INFO, dataclasses.asdict(info))
-    return info
+    with working(out, mark, marker=INFO) as work:
+        plan = _planned(work, features, factory, settings)
+        build = _Build(work, features, base, settings, plan[0], plan[1])
+        return build.run(thumbnails, card)
 
 
-def measured_recall(index: CosineIndex, vectors: NDArray[np.float32], sample: NDArray[np.int64], k: int = 10) -> float:
-    """Share of the exact `k` nearest rows that the index finds for the sampled rows, themselves among them.
-
-    `vectors` are the `[row, dim]` unit vectors that the index was built from. A row that is as near as the exact k-th
-    counts as found, so that copies of an image are no misses.
-    """
-    k = min(k, len(vectors))
-    found = index.search(vectors[sample], k).rows
-    hits = 0
-    for start in range(0, len(sample), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        exact = vectors[sample[block]] @ vectors.T
-        kth = np.partition(exact, -k, axis=1)[:, -k]
-        scores = np.where(found[block] >= 0, np.take_along_axis(exact, np.maximum(found[block], 0), 1), -np.inf)
-        hits += int((scores >= kth[:, None] - 1e-6).sum())
-    return hits / (len(sample) * k)
-
-
-def principal_map(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Place `[row, 2]` along the two directions of largest variance, and the share of the variance that they hold.
-
-    A direction points to where its largest coefficient is positive, so that the map is not mirrored between builds.
-    """
-    centred = vectors - vectors.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    axes = directions[:, :-3:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    places = np.zeros((len(vectors), 2), dtype=np.float32)
-    places[:, : axes.shape[1]] = centred @ axes
-    total = float(variances.sum())
-    return places, float(variances[:-3:-1].sum()) / total if total > 0 else 1.0
-
-
-def _in_key_order(features: FeatureSet) -> FeatureSet:
-    ordered = features.take(np.argsort(np.array(features.keys, dtype=object), kind="stable"))
-    for key, following in pairwise(ordered.keys):
-        if key == following:
-            raise InvalidInput(f"{key}: this key stands twice in the features; embed each image once")
-    return ordered
-
-
-def _aligned(base: FeatureSet, features: FeatureSet) -> NDArray[np.float32]:
-    """Unit vectors of `base` in the order of `features`."""
-    if base.manifest_hash != features.manifest_hash:
-        raise ArtifactMismatch(
-            f"base features of manifest {base.manifest_hash} beside features of manifest {features.manifest_hash}; "
-            "embed the same images with both encoders"
+def _planned(work: Work, features: VectorSource, factory: str, settings: BuildSettings) -> tuple[str, MemoryPlan]:
+    def plan() -> dict[str, Any]:
+        cap, process, chosen = settings.memory_cap, resident_bytes(), factory
+        size = len(features), features.dim
+        if factory == AUTO:
+            room = float("inf") if cap is None else index_budget(*size, process=process, cap=cap)
+            chosen = choose_factory(*size, index_bytes=room, recall_target=settings.recall_target)
+        index = new_index(chosen, features.dim)
+        reckoned = plan_memory(
+            *size,
+            index_bytes=index_bytes(index, len(features)),
+            centroids=num_centroids(index),
+            record_bytes=features.record_bytes,
+            process=process,
+            cap=cap,
         )
-    base = _in_key_order(base)
-    if base.keys != features.keys:
-        raise ArtifactMismatch(
-            f"encoder {base.encoder_id} embedded {len(base)} images and encoder {features.encoder_id} {len(features)}, "
-            "not the same ones; embed the same images with both"
+        if cap is not None:
+            reckoned.require(cap, chosen)
+        return {"factory": chosen, "memory": dataclasses.asdict(reckoned)}
+
+    planned = work.once("plan", plan)
+    return planned["factory"], MemoryPlan(**planned["memory"])
+
+
+@dataclass(frozen=True)
+class _Build:
+    """The steps of one build; each is done once, whatever process does it."""
+
+    work: Work
+    features: VectorSource
+    base: VectorSource | None
+    settings: BuildSettings
+    factory: str
+    plan: MemoryPlan
+
+    @property
+    def mark(self) -> str:
+        return self.features.manifest_hash
+
+    @property
+    def vectors(self) -> VectorFile:
+        return VectorFile.open(self.work.bundle / VECTORS)
+
+    def run(self, thumbnails: Iterable[tuple[str, bytes]], card: Path | None) -> BundleInfo:
+        began, peak = time.perf_counter(), PeakMemory()
+        self.work.once("vectors", self._write_vectors)
+        release_memory()
+        placed = self.work.once("records", lambda: self._write_records(thumbnails))
+        release_memory()
+        trained = self.work.once("trained", self._train)
+        release_memory()
+        filled = self.work.once("filled", self._fill)
+        release_memory()
+        measured = self.work.once("measured", self._measure)
+        names = [INDEX, RECORDS, THUMBNAILS, AXES]
+        if measured.pop("lossless"):
+            (self.work.bundle / VECTORS).unlink(missing_ok=True)
+        else:
+            names.append(VECTORS)
+        names += [BASE] if self.base is not None else []
+        if card is not None:
+            names.append(f"card{card.suffix}")
+            shutil.copyfile(card, self.work.bundle / names[-1])
+        info = self._info(names, placed | measured)
+        info = dataclasses.replace(
+            info,
+            trained_rows=trained["rows"],
+            build_s=round(time.perf_counter() - began, 3),
+            peak_memory_bytes=max(peak.read(), filled["peak"]),
         )
-    return unit_rows(base.vectors, base.keys)
+        write_json(self.work.bundle / INFO, dataclasses.asdict(info))
+        return info
+
+    def _write_vectors(self) -> dict[str, Any]:
+        """Unit vectors in ascending order of keys, and the records in that order."""
+        records = self.features.records
+        order = key_order(records.column("key"))
+        pq.write_table(records.take(pa.array(order)), self.work.folder / RECORDS)
+        del records
+        release_memory()
+        rows = self.plan.block_rows
+        spool(self.features, order, self.work.bundle / VECTORS, block_rows=rows)
+        if self.base is not None:
+            spool(self.base, base_order(self.base, self.features), self.work.bundle / BASE, block_rows=rows)
+        return {}
+
+    def _write_records(self, thumbnails: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
+        plane, places = mapped(self.vectors, self.mark, block_rows=self.plan.block_rows)
+        np.save(self.work.bundle / AXES, plane.axes, allow_pickle=False)
+        known = pq.read_table(self.work.folder / RECORDS)
+        thumbs = write_thumbnails(self.work.bundle / THUMBNAILS, known.column("key"), thumbnails)
+        extra = [pa.array(places[:, 0]), pa.array(places[:, 1]), *thumbs]
+        pq.write_table(pa.table([*known.columns, *extra], schema=BUNDLE_SCHEMA), self.work.bundle / RECORDS)
+        return {"map_explained": plane.explained}
+
+    def _train(self) -> dict[str, Any]:
+        index = new_index(self.factory, self.features.dim)
+        num_rows = len(self.features)
+        rows = generator("index training", self.mark).choice(
+            num_rows, min(num_rows, max(1, self.plan.sample_rows)), replace=False
+        )
+        train_index(index, self.factory, self.vectors.take(np.sort(rows)))
+        write_index(index, self.work.folder / "trained.faiss")
+        return {"rows": self.plan.sample_rows}
+
+    def _fill(self) -> dict[str, Any]:
+        """Fill and tune the index, and write it."""
+        path, folder = self.work.folder / "trained.faiss", self.work.folder
+        index, peak = load_faiss().read_index(str(path)), 0
+        try:
+            if lists_of(index) is None:
+                index = fill_in_sequence(
+                    index, self.vectors, block_rows=self.plan.block_rows, snapshot=folder / "snapshot.faiss"
+                )
+            else:
+                tasks = self._tasks(path)
+                peak = max(self.settings.parallel(fill_shard, tasks))
+                index = merge_shards(path, [task.out for task in tasks])
+        except RuntimeError as error:
+            raise InvalidInput(f"factory {self.factory!r}: FAISS refuses it ({refusal(error)}); try another") from None
+        asked = self._asked()
+        found = tune(index, self.vectors, asked, self.settings.recall_target)
+        write_index(index, self.work.bundle / INDEX)
+        return {"peak": peak, "search": found}
+
+    def _tasks(self, trained: Path) -> list[ShardTask]:
+        step, total = self.plan.shard_rows, len(self.features)
+        starts = range(0, total, step)
+        return [
+            ShardTask(
+                trained.resolve(),
+                self.vectors.path.resolve(),
+                first,
+                min(first + step, total),
+                self.plan.block_rows,
+                (self.work.folder / f"shard-{number:05d}.faiss").resolve(),
+            )
+            for number, first in enumerate(starts)
+        ]
+
+    def _asked(self) -> Any:
+        rows = sampled(len(self.features), self.mark)
+        vectors = self.vectors
+        return ask_exactly(vectors, vectors.take(rows), rows, alive=None, block_rows=self.plan.block_rows)
+
+    def _measure(self) -> dict[str, Any]:
+        index, vectors, asked = CosineIndex.read(self.work.bundle / INDEX), self.vectors, self._asked()
+        kept = StoredVectors(index).take(asked.rows)
+        recalls = {f"recall_at_{k}": measured_recall(index, vectors, asked, k) for k in (1, 10, 100)}
+        return recalls | {
+            "lossless": bool(np.array_equal(kept, asked.queries)),
+            "latency_ms": latency_ms(index, asked.queries),
+            "histogram": score_histogram(index, asked.queries, asked.rows, self.work.bundle / RECORDS),
+        }
+
+    def _info(self, names: list[str], facts: dict[str, Any]) -> BundleInfo:
+        features = self.features
+        histogram = ScoreHistogram(low=-1.0, high=1.0, counts=facts.pop("histogram"))
+        return named(
+            BundleInfo(
+                format=FORMAT,
+                id="",
+                encoder_id=features.encoder_id,
+                manifest_hash=features.manifest_hash,
+                part=features.part,
+                base_encoder_id=None if self.base is None else self.base.encoder_id,
+                factory=self.factory,
+                metric=METRIC,
+                dim=features.dim,
+                n=len(features),
+                num_deleted=0,
+                search=self.work.once("filled", self._fill)["search"],
+                recall_target=self.settings.recall_target,
+                bytes_per_vector=round((self.work.bundle / INDEX).stat().st_size / len(features), 2),
+                score_histogram=histogram,
+                change="build",
+                parents=(),
+                added_manifests=(),
+                trained_rows=0,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                build_s=0.0,
+                memory_cap_bytes=self.settings.memory_cap,
+                peak_memory_bytes=0,
+                files=sha256_of(self.work.bundle, names),
+                **facts,
+            )
+        )
 
 
-def _write_thumbnails(
-    path: Path, features: FeatureSet, thumbnails: Iterable[tuple[str, bytes]]
-) -> tuple[list[int | None], list[int | None]]:
-    """Write the tar as the pairs come; offset and size of each row's bytes in it, None for a row without thumbnail."""
-    row_of = {key: row for row, key in enumerate(features.keys)}
-    offsets: list[int | None] = [None] * len(features)
-    sizes: list[int | None] = [None] * len(features)
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for key, data in thumbnails:
-            if key not in row_of:
-                raise InvalidInput(f"{key}: a thumbnail for an image that has no vector; give those of the features")
-            member = tarfile.TarInfo(f"{key}.jpg")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-            padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            offsets[row_of[key]], sizes[row_of[key]] = tar.offset - padded, len(data)
-    return offsets, sizes
+def sampled(num_rows: int, mark: str) -> NDArray[np.int64]:
+    """The rows that a bundle is measured on: at most 200, the same ones for the same images."""
+    return np.sort(generator("bundle sample", mark).choice(num_rows, min(num_rows, _SAMPLE), replace=False))
 
 
-def _sample(num_rows: int, manifest_hash: str) -> NDArray[np.int64]:
-    rows = generator("bundle sample", manifest_hash).choice(num_rows, min(num_rows, _SAMPLE), replace=False)
-    return np.sort(rows)
-
-
-def _score_histogram(
+def score_histogram(
     index: CosineIndex,
-    vectors: NDArray[np.float32],
-    sample: NDArray[np.int64],
-    records: pa.Table,
-) -> ScoreHistogram:
-    groups = RowsByValue(records.column("group")).rows(records.column("group").take(pa.array(sample)).to_pylist())
-    excluded = [np.union1d(rows, [row]) for rows, row in zip(groups, sample, strict=True)]
-    nearest = index.search(vectors[sample], 1, excluded=excluded).scores
+    queries: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    records: Path,
+    *,
+    alive: NDArray[np.bool_] | None = None,
+) -> list[int]:
+    """Images of the sample by the cosine of their nearest neighbour outside of their own group, in 200 bins."""
+    column = pq.read_table(records, columns=["group"]).column("group")
+    groups = column.take(pa.array(rows))
+    near = np.flatnonzero(pc.is_in(column, value_set=groups.drop_null()).to_numpy())
+    members = RowsByValue(column.take(pa.array(near))).rows(groups.to_pylist())
+    excluded = [np.union1d(near[found], [row]) for found, row in zip(members, rows, strict=True)]
+    nearest = index.search(queries, 1, excluded=excluded, allowed=alive).scores
     counts, _ = np.histogram(nearest[np.isfinite(nearest)].clip(-1, 1), bins=_BINS, range=(-1, 1))
-    return ScoreHistogram(low=-1.0, high=1.0, counts=counts.tolist())
-
-
-def _peak_memory_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    held: list[int] = counts.tolist()
+    return held

@@ -1,11 +1,13 @@
 """Index bundles: an index with all that is needed to answer from it, checked as one, refused beside another encoder.
 
-Folder: `bundle.json`, `index.faiss`, `records.parquet` (in ascending order of keys; row i is vector i of the index),
-`thumbnails.tar`, and where they were given `base_vectors.npy` and `card.<suffix>`. `build_bundle` makes one.
+Folder: `bundle.json`, `index.faiss`, `records.parquet` (in ascending order of keys, images that were added later behind
+the others; row i is vector i of the index), `thumbnails.tar`, `map_axes.npy`, where the index gives vectors back only
+roughly `vectors.npy`, after a removal `deleted.npy`, and where they were given `base_vectors.npy` and `card.<suffix>`.
+`build_bundle` makes one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,16 @@ from numpy.typing import NDArray
 
 from viewfold.config import Config, fingerprint, parse
 from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.retrieval.build_measure import Rows, StoredVectors
+from viewfold.retrieval.build_vectors import VectorFile
 from viewfold.retrieval.faiss_index import CosineIndex, Hits
 from viewfold.retrieval.features import RECORD_SCHEMA
 from viewfold.retrieval.files import check_sha256, read_json
 from viewfold.retrieval.lookup import RowsByValue
 
-FORMAT = 1
-INFO, INDEX, RECORDS, THUMBNAILS, BASE = (
-    "bundle.json",
-    "index.faiss",
-    "records.parquet",
-    "thumbnails.tar",
-    "base_vectors.npy",
-)
+FORMAT = 2
+INFO, INDEX, RECORDS, THUMBNAILS = "bundle.json", "index.faiss", "records.parquet", "thumbnails.tar"
+BASE, VECTORS, AXES, DELETED = "base_vectors.npy", "vectors.npy", "map_axes.npy", "deleted.npy"
 BUNDLE_SCHEMA = pa.schema(
     [
         *RECORD_SCHEMA,
@@ -68,15 +67,37 @@ class BundleInfo(Config):
     metric: str
     dim: int
     n: int
+    num_deleted: int
+    """Of the `n` rows, those that were removed and are no answer any more."""
+    search: dict[str, float]
+    """How far the index looks (`nprobe`, `efSearch`, `k_factor`), as it was tuned when it was built."""
+    recall_target: float
+    """The recall at 10 that it was tuned for."""
+    recall_at_1: float
     recall_at_10: float
-    """Share of the exact ten nearest that the index finds, for a sample of its own images, ties forgiven."""
+    recall_at_100: float
+    """Share of the exact nearest that the index finds, for a sample of its own images, each left out of its own answer,
+    ties forgiven."""
+    latency_ms: float
+    """Median of a search for ten images with one query, on the machine that built the bundle."""
+    bytes_per_vector: float
+    """Size of `index.faiss` for each vector."""
     score_histogram: ScoreHistogram
     map_explained: float
     """Share of the variance of the vectors that the two-dimensional map shows."""
+    change: str
+    """What made the bundle of the first of `parents`, or `build`."""
+    parents: tuple[str, ...]
+    """The bundles that this one came from, latest first."""
+    added_manifests: tuple[str, ...]
+    """Where images that were added later are from."""
+    trained_rows: int
+    """Vectors that the index was trained on."""
     created: str
     build_s: float
+    memory_cap_bytes: int | None
     peak_memory_bytes: int
-    """Largest resident size of the process that built the bundle, whatever else it did before."""
+    """Largest resident size of any process of the build."""
     files: dict[str, str]
     """The sha256 of every other file of the folder."""
 
@@ -107,18 +128,44 @@ class IndexBundle:
                 "it; embed and index the images again, or load the index's own encoder"
             )
         check_sha256(folder, info.files)
-        if info.id != bundle_id(info.encoder_id, info.manifest_hash, info.part, info.factory, info.files):
+        if info.id != bundle_id(info):
             raise InvalidInput(f"{path}: damaged, its id {info.id} does not belong to what it lists; build it again")
         return cls(folder, info, pq.read_table(folder / RECORDS), CosineIndex.read(folder / INDEX))
 
     def __len__(self) -> int:
         return self.info.n
 
+    @cached_property
+    def alive(self) -> NDArray[np.bool_]:
+        """`[row]`: false for what was removed, which no search returns."""
+        rows = np.ones(len(self), dtype=bool)
+        if DELETED in self.info.files:
+            rows[np.load(self.folder / DELETED, allow_pickle=False)] = False
+        return rows
+
     def search(
-        self, vectors: NDArray[np.floating[Any]], k: int, *, excluded: Sequence[NDArray[np.int64]] | None = None
+        self,
+        vectors: NDArray[np.floating[Any]],
+        k: int,
+        *,
+        excluded: Sequence[NDArray[np.int64]] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Hits:
-        """The `k` rows most similar to each of the `[query, dim]` vectors; `CosineIndex.search` says the rest."""
-        return self.index.search(vectors, k, excluded=excluded)
+        """The `k` rows most similar to each of the `[query, dim]` vectors, none of them removed.
+
+        `CosineIndex.search` says the rest.
+        """
+        return self.index.search(vectors, k, excluded=excluded, allowed=self.allowed(allowed))
+
+    def allowed(self, mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
+        """`mask` without the rows that were removed; None where every row may be shown."""
+        if not self.info.num_deleted:
+            return mask
+        return self.alive if mask is None else mask & self.alive
+
+    def exact(self) -> Rows:
+        """The unit vectors as they were given, from the index itself or, where it keeps them roughly, from a file."""
+        return VectorFile.open(self.folder / VECTORS) if VECTORS in self.info.files else StoredVectors(self.index)
 
     def column(self, name: str) -> list[Any]:
         """One column of the records as plain Python values; None where nothing is known."""
@@ -156,7 +203,7 @@ class IndexBundle:
         (rows,) = self.by_key.rows([key])
         if not rows.size:
             return None
-        row = int(rows[0])
+        row = int(rows[-1])  # an image that was removed and came back stands twice
         offset, size = (self.records.column(name)[row].as_py() for name in ("thumb_offset", "thumb_size"))
         if offset is None:
             return None
@@ -165,6 +212,12 @@ class IndexBundle:
             return file.read(size)
 
 
-def bundle_id(encoder_id: str, manifest_hash: str, part: str, factory: str, files: Mapping[str, str]) -> str:
+def bundle_id(info: BundleInfo) -> str:
     """16 hex digits that name a bundle: the same lineage and the same bytes have the same name."""
-    return fingerprint(encoder_id, manifest_hash, part, factory, dict(files))
+    lineage = (info.encoder_id, info.manifest_hash, info.part, info.factory, info.parents, info.added_manifests)
+    return fingerprint(*lineage, dict(info.files))
+
+
+def named(info: BundleInfo) -> BundleInfo:
+    """`info` with the id that belongs to it."""
+    return replace(info, id=bundle_id(info))

@@ -4,7 +4,8 @@ Folder: `features.json` and Parquet files `features-00000.parquet` ... with the 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,6 +84,24 @@ class FeatureSet:
         values: list[Any] = self.records.column(name).to_pylist()
         return values
 
+    @property
+    def mark(self) -> str:
+        """Changes when any row or vector does."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.vectors).data)
+        for column in self.records.columns:
+            digest.update(repr(column.to_pylist()).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def record_bytes(self) -> int:
+        """What the records take in memory."""
+        return int(self.records.nbytes)
+
+    def blocks(self, num_rows: int) -> Iterator[NDArray[np.float32]]:
+        """The vectors in order, at most `num_rows` at a time."""
+        for start in range(0, len(self), num_rows):
+            yield self.vectors[start : start + num_rows]
+
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "FeatureSet":
         """The same set with these rows alone, in this order."""
         index = np.asarray(rows, dtype=np.int64)
@@ -103,17 +122,27 @@ class FeatureSet:
             InvalidInput: no feature set, or a damaged one.
             ArtifactMismatch: another format, or another encoder; names both.
         """
-        info = parse(
-            FeatureInfo, read_json(folder / INFO, kind="feature set", version=FORMAT), where=str(folder / INFO)
-        )
-        if encoder_id not in (None, info.encoder_id):
-            raise ArtifactMismatch(
-                f"{folder}: features of encoder {info.encoder_id}, but encoder {encoder_id} is in use; embed again"
-            )
+        info = read_feature_info(folder, encoder_id=encoder_id)
         check_sha256(folder, info.files)
         table = pa.concat_tables([pq.read_table(folder / name) for name in info.files])
         vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, info.dim)
         return cls(info.encoder_id, info.manifest_hash, info.part, table.drop_columns("vector"), vectors)
+
+
+def read_feature_info(folder: Path, *, encoder_id: str | None = None) -> FeatureInfo:
+    """What `features.json` says, its files not yet checked; with `encoder_id`, only if that encoder made them.
+
+    Raises:
+        InvalidInput: no feature set, or a damaged description.
+        ArtifactMismatch: another format, or another encoder; names both.
+    """
+    path = folder / INFO
+    info = parse(FeatureInfo, read_json(path, kind="feature set", version=FORMAT), where=str(path))
+    if encoder_id not in (None, info.encoder_id):
+        raise ArtifactMismatch(
+            f"{folder}: features of encoder {info.encoder_id}, but encoder {encoder_id} is in use; embed again"
+        )
+    return info
 
 
 class FeatureWriter:

@@ -20,10 +20,19 @@ def published(out: Path, *, marker: str) -> Iterator[Path]:
     Raises:
         InvalidInput: `out` is a file, or a folder with other things in it.
     """
-    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInput(f"{out}: exists and holds no {marker}; name another folder or remove it")
+    replaceable(out, marker=marker)
     with whole_folder(out) as aside:
         yield aside
+
+
+def replaceable(out: Path, *, marker: str) -> None:
+    """Refuse to replace what holds no file `marker`.
+
+    Raises:
+        InvalidInput: `out` is a file, or a folder with other things in it.
+    """
+    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInput(f"{out}: exists and holds no {marker}; name another folder or remove it")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
