@@ -177,8 +177,9 @@ def test_no_queries_have_no_demonstrations(golden: IndexBundle) -> None:
 
 def test_a_demonstration_set_is_plain_data_with_its_lineage(golden: IndexBundle) -> None:
     data = json.loads(json.dumps(chosen(golden, Query("q", EAST), k=1).to_dict()))
+    reason = "choice 1 of 1 by cosine"
     assert data["items"] == [
-        {"key": "0", "label": "0", "domain": "a", "score": 0.999391, "rank": 1, "reason": "choice 1 of 1 by cosine"}
+        {"key": "0", "label": "0", "domain": "a", "score": 0.999391, "rank": 1, "reason": reason, "p_match": None}
     ]
     assert (data["encoder_id"], data["bundle_id"]) == ("encoder-a", golden.info.id)
 

@@ -90,7 +90,7 @@ def vote_outcomes(
         raise InvalidInput(f"{len(queries)} queries with k={config.k}: a vote needs queries and k of 1 or more")
     chosen = [demos.items for demos in select(bundle, queries, config)]
     matches = [sum(item.label == label for item in items) for items, label in zip(chosen, labels, strict=True)]
-    shares = _eligible_shares(bundle, queries, labels, exclude_group=config.exclude_group)
+    shares = eligible_shares(bundle, queries, labels, exclude_group=config.exclude_group)
     return VoteOutcomes(
         k=config.k,
         labels=list(labels),
@@ -133,7 +133,7 @@ def mean_interval(
     return Interval(float(np.mean(values)), float(low), float(high))
 
 
-def _eligible_shares(
+def eligible_shares(
     bundle: IndexBundle, queries: Sequence[Query], labels: Sequence[str], *, exclude_group: bool
 ) -> NDArray[np.float64]:
     """Share of each query's label among the images that its guards leave."""
