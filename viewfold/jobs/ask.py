@@ -1,86 +1,117 @@
-"""Demonstrations for one image: the encoder and its index, found in a run folder or in the model registry."""
+"""One image, asked about: its demonstrations from an index, and with a multimodal model its answer."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
+import yaml
 
+from viewfold.config import Config, overridden, parse
 from viewfold.errors import InvalidInput
-from viewfold.jobs.registry import Registry
-from viewfold.pipeline.decode import decode_image
-from viewfold.pipeline.stage import write_whole
-from viewfold.retrieval import DemoSet, IndexBundle, Query, SelectConfig, image_hashes, majority, select
-from viewfold.ssl.encoder import Encoder, load_encoder
-
-TILE_PX = 96
-CAPTION_PX = 28
+from viewfold.jobs.ask_lmm import ModelConfig, Prompt, PromptConfig, Reply, ask_model, build_prompt
+from viewfold.jobs.ask_pair import Pair
+from viewfold.jobs.ask_show import prompt_text, reply_text, table
+from viewfold.jobs.pool_images import PoolImages
+from viewfold.retrieval import DemoSet, SelectConfig, select
 
 
-def demonstrations(image: Path, *, k: int, source: str, home: Path, sheet: Path | None) -> str:
-    """The `k` demonstrations for `image` as a table, most similar first; `sheet` also gets them as a picture.
+@dataclass(frozen=True, kw_only=True)
+class AskConfig(Config):
+    """How demonstrations are chosen and shown, and who is asked."""
 
-    `source` is a run folder that holds an index, or `models:/name@alias` in the registry of `home`.
+    select: SelectConfig = field(default_factory=SelectConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    lmm: ModelConfig | None = None
+    """The model; without one there are demonstrations and no answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question with all that came of it."""
+
+    image: bytes
+    chosen: DemoSet
+    pair: Pair
+    prompt: Prompt | None
+    reply: Reply | None
+
+    def text(self, *, show_prompt: bool = False) -> str:
+        """For a person: demonstrations, the prompt if wanted, the answer and what it took."""
+        blocks = ["\n".join([table(self.chosen, self.pair.bundle), *self.pair.warnings])]
+        if self.prompt is not None:
+            blocks += ["\n".join(self.prompt.notes)] if self.prompt.notes else []
+            blocks += [prompt_text(self.prompt)] if show_prompt else []
+            blocks += [reply_text(self.reply, self.prompt)] if self.reply is not None else []
+        return "\n\n".join(blocks)
+
+    def to_dict(self, *, show_prompt: bool = False) -> dict[str, Any]:
+        """For a program: the same, the messages whole."""
+        found: dict[str, Any] = {"demonstrations": self.chosen.to_dict(), "warnings": self.pair.warnings}
+        if self.prompt is not None:
+            found["prompt"] = dataclasses.asdict(self.prompt)
+            if not show_prompt:
+                del found["prompt"]["messages"]
+        if self.reply is not None:
+            found |= dataclasses.asdict(self.reply)
+        return found
+
+
+def ask(
+    image: Path,
+    config: AskConfig,
+    pair: Pair,
+    *,
+    group: str | None = None,
+    shards: Sequence[str] | None = None,
+    with_prompt: bool = False,
+) -> Asked:
+    """Choose demonstrations for `image`; with a model in `config`, or where the prompt is wanted, build it; ask.
+
+    `group` is what must not leak, such as the patient that the image is of. `shards` say where the index's images lie
+    now, if they were moved.
+
+    Raises:
+        InvalidInput: no such image, a setting that the index does not fit, a server that cannot be asked.
     """
+    data = read_query(image)
+    query = pair.query(data, str(image), group=group)
+    (chosen,) = select(pair.bundle, [query], config.select)
+    if config.lmm is None and not with_prompt:
+        return Asked(data, chosen, pair, None, None)
+    images = PoolImages(pair.bundle, shards)
+    balanced = config.select.quota.rule == "min_per_class"
+    required = {item.label for item in chosen.items} if balanced else set()
+    prompt = build_prompt(data, chosen, pair.bundle, config.prompt, images, required=required)
+    reply = None if config.lmm is None else ask_model(prompt, config.prompt.spec, config.lmm)
+    return Asked(data, chosen, pair, prompt, reply)
+
+
+def read_query(image: Path) -> bytes:
+    """The file of the image that is asked about."""
     if not image.is_file():
         raise InvalidInput(f"{image}: no such file; give the path of an image")
-    encoder, bundle = open_pair(source, home)
-    data = image.read_bytes()
+    return image.read_bytes()
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """The words to show for labels: a YAML file of `label: words`."""
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such file; write one line `label: words` for each label to reword")
     try:
-        pixels = decode_image(data, encoder.config.preprocessing.image_size)
-    except InvalidInput as error:
-        raise InvalidInput(f"{image}: {error}") from None
-    features = encoder.encode(torch.as_tensor(np.asarray(pixels))[None])
-    vector = getattr(features, bundle.info.part)[0].numpy()
-    query = Query(id=str(image), vector=vector, sha256=image_hashes(data)[0])
-    (chosen,) = select(bundle, [query], SelectConfig(k=k, order="nearest_first"))
-    if sheet is not None:
-        draw_sheet(data, chosen, bundle, sheet)
-    return _table(chosen, bundle)
+        words = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(words, dict) or not all(isinstance(word, str | int | float) for word in words.values()):
+        raise InvalidInput(f"{path}: expected lines `label: words`")
+    return {str(label): str(word) for label, word in words.items()}
 
 
-def open_pair(source: str, home: Path) -> tuple[Encoder, IndexBundle]:
-    """An encoder with the bundle that it built; a pair that does not belong together is refused."""
-    if source.startswith("models:/"):
-        version = Registry(home).resolve(source)
-        if "bundle" not in version.tags:
-            raise InvalidInput(
-                f"{source}: registered without an index; run its recipe up to `index` and register again"
-            )
-        encoder, folder = load_encoder(version.encoder), Path(version.tags["bundle"])
-    else:
-        run = Path(source)
-        folder = run / "index" / "bundle"
-        stages = [path for stage in ("adapt", "pretrain", "start") if (path := run / stage / "encoder").is_dir()]
-        if not stages or not folder.is_dir():
-            raise InvalidInput(
-                f"{source}: not a run folder with an encoder and an index; `viewfold index RECIPE` makes one"
-            )
-        encoder = load_encoder(stages[0])
-    return encoder, IndexBundle.open(folder, encoder_id=encoder.id)
+def read_settings(data: Mapping[str, Any], settings: Sequence[str]) -> AskConfig:
+    """The configuration of `data` with `a.b=value` settings on top.
 
-
-def draw_sheet(query: bytes, chosen: DemoSet, bundle: IndexBundle, out: Path) -> None:
-    """The query and its demonstrations in one row, each with its label and cosine below."""
-    tiles = [(Image.fromarray(decode_image(query, TILE_PX).transpose(1, 2, 0)), "query", "")]
-    for item in chosen.items:
-        thumbnail = bundle.thumbnail(item.key)
-        if thumbnail is not None:
-            picture = Image.fromarray(decode_image(thumbnail, TILE_PX).transpose(1, 2, 0))
-            tiles.append((picture, item.label, f"{item.score:.3f}"))
-    canvas = Image.new("RGB", (len(tiles) * (TILE_PX + 8) + 8, TILE_PX + CAPTION_PX + 16), "white")
-    pen = ImageDraw.Draw(canvas)
-    for number, (tile, label, score) in enumerate(tiles):
-        left = 8 + number * (TILE_PX + 8)
-        canvas.paste(tile, (left, 8))
-        pen.text((left, TILE_PX + 10), label[:16], fill="black")
-        pen.text((left, TILE_PX + 22), score, fill="black")
-    write_whole(out, lambda file: canvas.save(file, format="PNG"))
-
-
-def _table(chosen: DemoSet, bundle: IndexBundle) -> str:
-    lines = [f"{'rank':>4}  {'cosine':>7}  {'label':16} {'domain':20} key"]
-    lines += [f"{i.rank:>4}  {i.score:7.4f}  {i.label:16} {i.domain or '-':20} {i.key}" for i in chosen.items]
-    excluded = ", ".join(f"{count} by {reason}" for reason, count in chosen.excluded.items() if count) or "none"
-    lines += [f"vote: {majority(chosen.items)}    excluded: {excluded}", *chosen.warnings]
-    return "\n".join([*lines, f"encoder {bundle.info.encoder_id}, index {bundle.info.id} of {len(bundle)} images"])
+    Raises:
+        InvalidInput: a key that does not exist, with the nearest one that does, or a value out of range.
+    """
+    return parse(AskConfig, overridden(data, settings), where="ask")
