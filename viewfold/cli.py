@@ -9,7 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from viewfold import __version__
+from viewfold.cli_ask import ask
 from viewfold.cli_data import data_app
+from viewfold.cli_encoder import encoder_app
+from viewfold.cli_icl import icl_eval
+from viewfold.cli_index import index_app, wire_stage
 from viewfold.errors import InvalidInput, ViewfoldError
 
 app = typer.Typer(
@@ -23,6 +27,8 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="Published runs, as YAML to copy and change.", no_args_is_help=True)
 augment_app = typer.Typer(help="What a policy makes of images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(encoder_app, name="encoder")
+app.add_typer(index_app, name="index")
 app.add_typer(augment_app, name="augment")
 app.add_typer(recipe_app, name="recipe")
 
@@ -114,7 +120,7 @@ _stage_verb("pretrain", "A recipe up to its pretrained encoder.")
 _stage_verb("adapt", "A recipe up to its adapted encoder: by class labels, mined pairs, or a second objective.")
 _stage_verb("cluster", "A recipe up to the clusters of its images.")
 _stage_verb("embed", "A recipe up to its feature sets.")
-_stage_verb("index", "A recipe up to its index bundle.")
+wire_stage(lambda recipe, overrides, out: _run(recipe, overrides, out, until="index"))
 
 
 @app.command()
@@ -190,20 +196,8 @@ def evaluate(
         _run(what, settings, out, until="evaluate")
 
 
-@app.command()
-def ask(
-    image: Annotated[Path, typer.Argument(help="The image to find demonstrations for.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many demonstrations.")] = 7,
-    source: Annotated[
-        str, typer.Option("--from", help="A run folder with an index, or models:/name@champion.")
-    ] = "models:/viewfold-demo@champion",
-    home: Annotated[Path, typer.Option(help="Folder of the local registry (mlflow.db).")] = Path("runs"),
-    sheet: Annotated[Path | None, typer.Option(help="Also draw query and demonstrations as this PNG.")] = None,
-) -> None:
-    """Demonstrations for one image, from an index and the encoder that made it."""
-    from viewfold.jobs.ask import demonstrations
-
-    typer.echo(demonstrations(image, k=k, source=source, home=home, sheet=sheet))
+app.command()(ask)
+app.command("icl-eval")(icl_eval)
 
 
 @app.command()

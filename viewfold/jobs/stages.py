@@ -18,7 +18,7 @@ from viewfold.jobs.mine import mine
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
 from viewfold.jobs.start import note_if_moved, start_from
-from viewfold.jobs.train import TrainJob, check_training, train_encoder
+from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder, training_data
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.state import STATE_NAME, read_state
 from viewfold.ssl.checkpoint import latest_checkpoint
@@ -47,12 +47,13 @@ def _validation(run: Run, out: Path) -> dict[str, Any]:
     return index_checked(run.config.validation, out)
 
 
-def _guard_training(run: Run, stage: str, data: DataConfig) -> None:
+def _guard_training(run: Run, stage: str, config: TrainConfig | None, data: DataConfig) -> None:
     """A training that was cut goes on only with the data it began with, and is not thrown away for other data."""
+    assert config is not None
     cut = latest_checkpoint(run.folder / f"{stage}.part" / "checkpoints")
     if cut is None or not (cut / STATE_NAME).is_file():
         return
-    state, manifest = read_state(cut), source(run.manifest(), data)
+    state, manifest = read_state(cut), source(run.manifest(), training_data(config, data, run.manifest()))
     if state.manifest_hash != manifest.hash:
         raise ArtifactMismatch(
             f"{run.folder}: {stage} was cut at {cut.name} on data {state.manifest_hash}, and there is data "
@@ -183,7 +184,7 @@ STAGES: dict[str, Stage] = {
         ),
         ("data",),
         _pretrain,
-        guard=lambda run: _guard_training(run, "pretrain", run.sources()),
+        guard=lambda run: _guard_training(run, "pretrain", run.config.pretrain, run.sources()),
     ),
     "mine": Stage(
         lambda c: c.mine and {"mine": essence(c.mine), "held_out": c.held_out}, ("data", "start", "pretrain"), _mine
@@ -192,7 +193,7 @@ STAGES: dict[str, Stage] = {
         lambda c: c.adapt and {"train": essence(c.adapt), "held_out": c.held_out},
         ("data", "start", "pretrain", "mine"),
         _adapt,
-        guard=lambda run: _guard_training(run, "adapt", run.adapt_sources()),
+        guard=lambda run: _guard_training(run, "adapt", run.config.adapt, run.adapt_sources()),
     ),
     "cluster": Stage(
         lambda c: c.cluster and {"cluster": dump(c.cluster), "held_out": c.held_out},
