@@ -20,6 +20,7 @@ from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
+from viewfold.ssl.dist import rank
 from viewfold.ssl.encoder import Encoder, trained_encoder
 from viewfold.ssl.engine import AbstractEngine
 from viewfold.ssl.evaluate.measure import Split
@@ -105,14 +106,16 @@ class StepSelection:
     def begin(self, encoder: Encoder, checkpoint: Path | None, step: int) -> None:
         """Look at the encoder before the first step, or go on from what `save` left in `checkpoint`, at `step`."""
         self._encoder = encoder
+        if rank() == 0:  # alone: another would undo what this one has written since
+            self._keep_rows(until=-1 if checkpoint is None else step)
         if checkpoint is None:
-            self._rows.unlink(missing_ok=True)
             self._look(0)
-            return
-        if (checkpoint / _FILE).is_file():
+        elif (checkpoint / _FILE).is_file():
             self.best = _read_best(checkpoint / _FILE)
+
+    def _keep_rows(self, *, until: int) -> None:
         rows = self._rows.read_text(encoding="utf-8").splitlines() if self._rows.is_file() else []
-        kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
+        kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= until]
         self._rows.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
     def hook(self) -> Hook:
