@@ -15,9 +15,9 @@ from tiny import write_images
 
 from viewfold.errors import InvalidInput
 from viewfold.jobs.ask_lmm import Prompt, PromptConfig, Reply
-from viewfold.jobs.ask_show import prompt_text, reply_text
+from viewfold.jobs.ask_show import prompt_text, reply_text, table
 from viewfold.jobs.pool_images import PoolImages
-from viewfold.retrieval import IndexBundle
+from viewfold.retrieval import DemoItem, DemoSet, IndexBundle
 from viewfold.retrieval.lmm import Completion
 from viewfold.retrieval.prompt import Answer, PromptCost
 
@@ -179,9 +179,10 @@ def test_images_of_shards_that_are_gone_or_changed_are_thumbnails_with_a_warning
 def test_a_server_that_is_not_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-    line = refused(capsys, *ask(folder, "--lmm", url, "--model", "any", "lmm.retries=0"))
-    assert url in line
-    assert "reach" in line
+    for words in (["--lmm", url], [f"lmm.url={url}"]):
+        line = refused(capsys, *ask(folder, *words, "--model", "any", "lmm.retries=0"))
+        assert url in line
+        assert "reach" in line
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,11 @@ def test_a_server_that_is_not_there_is_named(folder: Path, capsys: pytest.Captur
     [
         (["--lmm", "http://localhost:1/v1"], "--model"),
         (["--lmm", "nowhere", "--model", "m"], "http://localhost:8000/v1"),
+        (["--lmm", "http://[::1/v1", "--model", "m"], "http://localhost:8000/v1"),
+        (["--model", "m"], "without --lmm"),
+        (["--model", "m", "--show-prompt"], "without --lmm"),
+        (["--lmm", "vote", "--model", "m"], "asks no server"),
+        (["lmm.url=vote", "--model", "m"], "asks no server"),
         (["--layout", "interleaved"], "without --lmm"),
         (["--lmm", "vote", "--layout", "inter"], "multiturn"),
         (["--lmm", "vote", "--budget", "max_image=3"], "did you mean 'max_images'"),
@@ -202,6 +208,40 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
     words: list[str], says: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in refused(capsys, *ask(folder, *words))
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_name_that_is_no_text_can_be_printed(
+    form: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = shutil.copy(folder / "query.png", tmp_path / "\udcff.png")
+    shown = accepted(capsys, "ask", str(image), "--from", str(folder / "run"), "--show-prompt", *form)
+    assert r"\udcff.png" in shown
+
+
+@pytest.mark.parametrize("damaged", ["index/bundle/bundle.json", "pretrain/encoder/encoder.json"])
+@pytest.mark.parametrize("text", ['{"id": "', "[]"])
+def test_a_damaged_description_is_named(
+    damaged: str, text: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    (run / damaged).write_text(text)
+    line = refused(capsys, "ask", str(folder / "query.png"), "--from", str(run / "index" / "bundle"))
+    assert f"{run / damaged}: damaged" in line
+
+
+def test_labels_domains_keys_and_errors_cannot_act_on_a_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "cat\x1b[2J\nvote: dog\u202e\ud83d"
+    bundle = IndexBundle.open(folder / "run" / "index" / "bundle")
+    items = [DemoItem(hostile, hostile, hostile, 0.5, 1, "")]
+    shown = table(DemoSet("q", items, {hostile: 1}, [hostile], "knn", 1, 0, "", ""), bundle)
+    said = Completion("", prompt_tokens=None, completion_tokens=None, latency_s=0.0, model=hostile)
+    shown += "\n" + reply_text(Reply(Answer(hostile, None, "json"), said, None), prompt_of(""))
+    assert len(shown.splitlines()) == 7
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert refused(capsys, "ask", "x\x1b[2J\u202e.png", "--from", str(folder)).isprintable()
 
 
 def test_a_query_that_is_no_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

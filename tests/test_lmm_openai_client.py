@@ -65,6 +65,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.keys: list[str | None] = []
+        self.headers: list[str] = []
         self.times: list[float] = []
         self.released = threading.Event()
 
@@ -77,6 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         server.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         server.paths.append(self.path)
         server.keys.append(self.headers["Authorization"])
+        server.headers.append(str(self.headers))
         server.times.append(time.monotonic())
         reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
         if reply.hangs:
@@ -180,6 +182,9 @@ def test_a_server_that_says_when_to_come_back_is_asked_then(server: Server) -> N
     past = email.utils.formatdate(time.time() - 60, usegmt=True)
     server.replies = [refused(503, "wait", **{"Retry-After": past}), answered()]
     ask(client(server))
+    no_year = "Fri, 01 Jan 99999 00:00:00 GMT"
+    server.replies = [refused(503, "wait", **{"Retry-After": no_year}), answered()]
+    ask(client(server))
 
 
 def test_one_that_says_to_come_back_tomorrow_is_not(server: Server) -> None:
@@ -218,6 +223,32 @@ def test_a_refused_key_names_its_variable(server: Server) -> None:
 
 def test_a_server_that_repeats_the_key_does_not_get_it_printed(server: Server) -> None:
     assert "bad header Bearer ***" in failure(server, refused(400, f"bad header Bearer {KEY}"))
+    assert KEY[:8] not in failure(server, refused(400, "x" * 285 + f" Bearer {KEY} is bad"))  # cut in its middle
+
+
+def test_a_long_refusal_of_response_format_is_understood_to_its_end(server: Server) -> None:
+    server.replies = [refused(400, "x" * 400 + " Unknown parameter: response_format"), answered()]
+    assert not ask(client(server)).constrained
+
+
+def test_a_server_s_words_cannot_act_on_a_terminal(server: Server) -> None:
+    assert r"(400: \x1b]0;owned\x07)" in failure(server, refused(400, "\x1b]0;owned\x07"))
+
+
+def test_half_a_character_in_an_answer_is_replaced(server: Server) -> None:
+    server.replies = [answered('{"answer": "pen \ud83d"}')]
+    assert ask(client(server)).text == '{"answer": "pen ?"}'
+
+
+def test_secrets_for_another_server_are_not_sent_to_this_one(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer foreign\nX-Team: foreign\nHost: foreign")
+    for name in ("ORG_ID", "PROJECT_ID", "ADMIN_KEY", "API_KEY"):
+        monkeypatch.setenv(f"OPENAI_{name}", "foreign")
+    server.replies = [answered()]
+    for key in (KEY, None):
+        ask(client(server, api_key=key))
+    assert server.keys == [f"Bearer {KEY}", "Bearer none"]
+    assert "foreign" not in "".join(server.headers)
 
 
 def test_an_unknown_model_is_answered_with_those_that_are_there(server: Server) -> None:
@@ -266,7 +297,20 @@ def test_an_address_where_nobody_listens_is_said_to_be_one() -> None:
         ask(model)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://user:pw@host/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://x",
+        "http://",
+        "http://user:pw@host/v1",
+        "http://user:pw@[::1/v1",
+        "http://[::1/v1",
+        "http://host:abc/v1",
+        "http://ho\x00st/v1",
+        f"http://{'x' * 64}\u00e9/v1",
+    ],
+)
 def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
     with pytest.raises(InvalidInput, match=r"not an address of a server|holds a password") as caught:
         OpenAIClient(url, "a-model")

@@ -65,7 +65,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
         "**Answer:** **{0}**\nconfidence: 0.5",
         "Answer:\n{0}\nConfidence = 0.5",
         '{{"answer": "{0}", "confidence": 0.5, "rationale": "a pen or a pencil is not wha',
-        "I would say {0} (confidence: 0.5)",
+        "I would say:\n{0}\n(confidence: 0.5)",
     ],
 )
 def test_prefix_classes_are_told_apart_on_every_rung(reply: str, label: str) -> None:
@@ -107,6 +107,27 @@ def test_case_underscores_and_hyphens_do_not_matter(text: str, how: str) -> None
 )
 def test_what_names_no_class_or_several_fails(text: str) -> None:
     assert parse_answer(text, SPEC, TRAPS) == Answer(None, None, "failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "label"),
+    [
+        ("It is not a pen.", ["pen", "pencil"], None),
+        ("It isn\u2019t a pen", ["pen", "pencil"], None),
+        ("Answer: never a pen", ["pen", "pencil"], None),
+        ("I'm not sure, but I think it is a pencil", ["pen", "pencil"], "pencil"),
+        ("This is a difficult image.", ["a", "b"], None),
+        ("This is a difficult image.\n\nB.", ["a", "b"], None),
+        ("Hard to say.\n\nB.", ["a", "b"], "b"),
+        ("an ox or a cat", ["ox", "cat"], None),
+        ("Confidence: 0.1, unclear", ["1", "2"], None),
+        ("I count 12", ["12", "13"], None),
+        ("version 2.5", ["version 2", "version 3"], None),
+        ("I would say version 2.", ["version 2", "version 3"], "version 2"),
+    ],
+)
+def test_a_denied_class_an_article_and_a_number_are_no_mention(text: str, classes: list[str], label: str) -> None:
+    assert label_of(text, classes) == label
 
 
 @pytest.mark.parametrize(("stated", "read"), [("1", 1.0), ("85", None), ("NaN", None), ("true", None), ('"0.9"', None)])

@@ -104,6 +104,10 @@ def test_unknown_names_are_answered_with_known_ones() -> None:
         foreign_encoder("test_resnet", "weights", image_size=64)
     with pytest.raises(InvalidInput, match="give both --mean and --std"):
         foreign_encoder("resnet-small", "weights.pth", image_size=64)
+    with pytest.raises(InvalidInput, match=r"resnet18.nonsense: Invalid pretrained tag"):
+        foreign_encoder("resnet18.nonsense", "hub", image_size=64)
+    with pytest.raises(InvalidInput, match="test_resnet: std must be above 0"):
+        foreign_encoder("test_resnet", "hub", image_size=64, std=(0.0, 0.0, 0.0))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from viewfold.cli_data import data_app
 from viewfold.cli_encoder import encoder_app
 from viewfold.cli_icl import icl_eval
 from viewfold.cli_index import index_app, wire_stage
-from viewfold.errors import InvalidInput, ViewfoldError
+from viewfold.errors import InvalidInput, ViewfoldError, printable
 
 app = typer.Typer(
     name="viewfold",
@@ -62,8 +62,8 @@ def _line(error: Exception) -> str:
             f"{error.name} is not installed: pip install 'viewfold[all]'; `viewfold doctor` says what else is missing"
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        return printable(f"{error.filename}: {error.strerror}")
+    return printable(" ".join(str(error).split()))
 
 
 def _colour() -> bool:

@@ -66,18 +66,21 @@ def ask(  # noqa: PLR0913 - each is one word of a command line, and none is pass
         *(f"prompt.budget.{setting}" for setting in budget or []),
         *(settings or []),
     ]
-    server = {"lmm": {"url": lmm, **({"model": model} if model else {})}} if lmm else {}
+    asks = lmm or any(word.startswith(("lmm=", "lmm.url=")) for word in words)
+    if model and not asks:
+        raise InvalidInput("--model has no effect without --lmm URL, the server that holds it")
+    server = {"lmm": {name: value for name, value in (("url", lmm), ("model", model)) if value}} if asks else {}
     config = read_settings({"select": {"k": k}, "prompt": {"spec": spec}, **server}, words)
     wants_prompt = show_prompt or config.lmm is not None
-    if not wants_prompt and (model or spec or budget or shards):
-        raise InvalidInput("--model, --layout, --labels, --budget and --shards have no effect without --lmm URL")
+    if not wants_prompt and (spec or budget or shards):
+        raise InvalidInput(
+            "--layout, --labels, --budget and --shards have no effect without --lmm URL or --show-prompt"
+        )
     read_query(image)
     pair = open_pair(source, home, encoder=encoder)
     found = asked_about(image, config, pair, group=group, shards=shards or None, with_prompt=wants_prompt)
     if sheet is not None:
         draw_sheet(found.image, found.chosen, pair.bundle, sheet)
     typer.echo(
-        json.dumps(found.to_dict(show_prompt=show_prompt), indent=2, ensure_ascii=False)
-        if as_json
-        else found.text(show_prompt=show_prompt)
+        json.dumps(found.to_dict(show_prompt=show_prompt), indent=2) if as_json else found.text(show_prompt=show_prompt)
     )

@@ -44,3 +44,10 @@ class TrainingStopped(ViewfoldError):
 
 class MissingDependency(ViewfoldError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what would act on it (control and format characters, line ends, surrogates) is escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

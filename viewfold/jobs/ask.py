@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from viewfold.config import Config, overridden, parse
-from viewfold.errors import InvalidInput
+from viewfold.errors import InvalidInput, printable
 from viewfold.jobs.ask_lmm import ModelConfig, Prompt, PromptConfig, Reply, ask_model, build_prompt
 from viewfold.jobs.ask_pair import Pair
 from viewfold.jobs.ask_show import prompt_text, reply_text, table
@@ -39,9 +39,9 @@ class Asked:
 
     def text(self, *, show_prompt: bool = False) -> str:
         """For a person: demonstrations, the prompt if wanted, the answer and what it took."""
-        blocks = ["\n".join([table(self.chosen, self.pair.bundle), *self.pair.warnings])]
+        blocks = ["\n".join([table(self.chosen, self.pair.bundle), *map(printable, self.pair.warnings)])]
         if self.prompt is not None:
-            blocks += ["\n".join(self.prompt.notes)] if self.prompt.notes else []
+            blocks += ["\n".join(map(printable, self.prompt.notes))] if self.prompt.notes else []
             blocks += [prompt_text(self.prompt)] if show_prompt else []
             blocks += [reply_text(self.reply, self.prompt)] if self.reply is not None else []
         return "\n\n".join(blocks)

@@ -56,6 +56,8 @@ class ModelConfig(Config):
         check_ranges(self, max_tokens=(1, 1e6), timeout_s=(0.1, 1e5), retries=(0, 100))
         if not self.model and self.url != VOTE:
             raise ValueError("name the model too (--model M): a server may hold several")
+        if self.model and self.url == VOTE:
+            raise ValueError(f"`vote` asks no server: leave the model {self.model!r} out, or give the server's address")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("price_in and price_out make a price only together; give both")
 

@@ -92,7 +92,7 @@ def _located(source: str, home: Path) -> tuple[Path, Path | None]:
         return Path(version.tags["bundle"]), version.encoder
     folder = Path(source)
     if (folder / "bundle.json").is_file():
-        built_with = json.loads((folder / "bundle.json").read_text(encoding="utf-8")).get("encoder_id")
+        built_with = _facts(folder / "bundle.json").get("encoder_id")
         return folder, _encoder_of_run(_run_of(folder), built_with)
     stages = [path for stage in STAGES if (path := folder / stage / "encoder").is_dir()]
     bundle = folder / "index" / "bundle"
@@ -111,9 +111,19 @@ def _encoder_of_run(run: Path, encoder_id: str | None) -> Path | None:
     """The encoder with this id in a run folder, if it is there."""
     for stage in STAGES:
         file = run / stage / "encoder" / "encoder.json"
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("id") == encoder_id:
+        if file.is_file() and _facts(file).get("id") == encoder_id:
             return file.parent
     return None
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, or not text
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{file}: damaged, not a JSON object; copy its folder again or make it again")
+    return found
 
 
 def _base(bundle: IndexBundle) -> Encoder | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from viewfold.errors import printable
 from viewfold.jobs.ask_lmm import Prompt, Reply
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.stage import write_whole
@@ -22,14 +23,22 @@ def by_rank(chosen: DemoSet) -> list[DemoItem]:
 
 
 def table(chosen: DemoSet, bundle: IndexBundle) -> str:
-    """The demonstrations, first choice first, and what was left out."""
+    """The demonstrations, first choice first, and what was left out.
+
+    Labels, domains and keys are whatever the metadata of images says: on a terminal they must not act.
+    """
     items = by_rank(chosen)
     lines = [f"{'rank':>4}  {'cosine':>7}  {'label':16} {'domain':20} key"]
-    lines += [f"{i.rank:>4}  {i.score:7.4f}  {i.label:16} {i.domain or '-':20} {i.key}{_probable(i)}" for i in items]
+    lines += [
+        f"{i.rank:>4}  {i.score:7.4f}  {printable(i.label):16} {printable(i.domain or '-'):20} {printable(i.key)}"
+        f"{_probable(i)}"
+        for i in items
+    ]
     excluded = ", ".join(f"{count} by {reason}" for reason, count in chosen.excluded.items() if count) or "none"
     vote = majority(items) if items else "none"
     lines += [f"vote: {vote}    excluded: {excluded}", *chosen.warnings]
-    return "\n".join([*lines, f"encoder {bundle.info.encoder_id}, index {bundle.info.id} of {len(bundle)} images"])
+    lines.append(f"encoder {bundle.info.encoder_id}, index {bundle.info.id} of {len(bundle)} images")
+    return "\n".join(map(printable, lines))
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -39,7 +48,7 @@ def prompt_text(prompt: Prompt) -> str:
     for message in prompt.messages:
         lines.append(f"[{message['role']}]")
         lines += [f"  {line}" for part in _parts(message) for line in _part_text(part, keys)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def reply_text(reply: Reply, prompt: Prompt) -> str:
@@ -47,14 +56,14 @@ def reply_text(reply: Reply, prompt: Prompt) -> str:
     answer, done = reply.answer, reply.completion
     if answer.label is None:
         said = done.text if len(done.text) <= _LONGEST_TEXT else f"{done.text[:_LONGEST_TEXT]}..."
-        first = f"answer: none that could be read; {done.model} said {said!r}"  # escaped: it goes to a terminal
+        first = f"answer: none that could be read; {done.model} said {said!r}"
     else:
         sure = "" if answer.confidence is None else f"    confidence {answer.confidence:.2f}"
         first = f"answer: {answer.label}{sure}    read as {answer.how}, from {done.model}"
     tokens = f"{_counted(done.prompt_tokens)} tokens in, {_counted(done.completion_tokens)} out"
     money = "" if reply.cost is None else f", cost {reply.cost:.6f}"
     taken = f"usage: {_images(prompt)}, {tokens}, {done.latency_s:.2f} s{money}"
-    return f"{first}\n{taken}"
+    return f"{printable(first)}\n{taken}"
 
 
 def size_text(num_bytes: int) -> str:
@@ -75,7 +84,7 @@ def draw_sheet(query: bytes, chosen: DemoSet, bundle: IndexBundle, out: Path) ->
     for number, (tile, label, score) in enumerate(tiles):
         left = 8 + number * (TILE_PX + 8)
         canvas.paste(tile, (left, 8))
-        pen.text((left, TILE_PX + 10), label[:16], fill="black")
+        pen.text((left, TILE_PX + 10), printable(label)[:16], fill="black")
         pen.text((left, TILE_PX + 22), score, fill="black")
     write_whole(out, lambda file: canvas.save(file, format="PNG"))
 

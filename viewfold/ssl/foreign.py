@@ -55,7 +55,12 @@ def foreign_encoder(
     if published is None and not (mean and std):
         raise InvalidInput(f"backbone {backbone!r} has no published preprocessing; give both --mean and --std")
     own_mean, own_std = published or ((), ())
-    preprocessing = Preprocessing(image_size=image_size, mean=_triple(mean or own_mean), std=_triple(std or own_std))
+    try:
+        preprocessing = Preprocessing(
+            image_size=image_size, mean=_triple(mean or own_mean), std=_triple(std or own_std)
+        )
+    except ValueError as error:
+        raise InvalidInput(f"{backbone}: {error}") from None
     encoder = Encoder(EncoderConfig(backbone=source.backbone, preprocessing=preprocessing))
     if weights.endswith(ENDINGS) or Path(weights).is_file():
         given = read_weights(Path(weights))
@@ -98,7 +103,10 @@ def _torchvision(backbone: str) -> _Source:
 
 def _timm(backbone: str, image_size: int) -> _Source:
     name = backbone.partition(".")[0]
-    published = None if name in BACKBONES else timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    try:
+        published = None if name in BACKBONES else timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    except RuntimeError as error:  # timm has no weights of that tag
+        raise InvalidInput(f"{backbone}: {' '.join(str(error).split())[:200]}") from None
     if published is None and name not in BACKBONES:
         build_backbone(name)  # says which names are like an unknown one
     layers = published.classifier if published else ()

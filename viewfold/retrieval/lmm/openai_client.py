@@ -4,6 +4,7 @@ import email.utils
 import math
 import os
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,8 +45,8 @@ class OpenAIClient:
         self._knows_response_format = True
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidInput("the API key has characters that no key has; set its variable again")
-        # A server without keys takes any; without one the package would look for OPENAI_API_KEY.
-        self._client = load_openai().OpenAI(base_url=self._url, api_key=api_key or "none", max_retries=0)
+        self._client = _connected(self._url, api_key)
+        weakref.finalize(self, self._client.close)  # its connections, when nobody asks any more
 
     def complete(
         self,
@@ -125,18 +126,18 @@ class OpenAIClient:
             raise InvalidInput(f"{self._url}: the answer is no chat completion; is this the address of its API?")
         usage = getattr(answer, "usage", None)
         return Completion(
-            text=content or "",
+            text=_encodable(content or ""),
             prompt_tokens=getattr(usage, "prompt_tokens", None),
             completion_tokens=getattr(usage, "completion_tokens", None),
             latency_s=latency_s,
-            model=getattr(answer, "model", None) or self._model,
+            model=_encodable(str(getattr(answer, "model", None) or self._model)),
             constrained="response_format" in request,
         )
 
     def _refusal(self, error: Any, messages: Sequence[Mapping[str, Any]]) -> InvalidInput:
         error_line = refusal(
             error.status_code,
-            error.body,
+            self._without_key(server_words(error.body)),  # before the words are cut, which may halve the key
             server=self._url,
             model=self._model,
             num_images=sum(
@@ -148,8 +149,11 @@ class OpenAIClient:
             advice=f"{'check' if self._api_key else 'set'} the environment variable {API_KEY_VARIABLE}",
             served=self._served() if error.status_code == 404 else [],
         )
-        # A server may repeat what it was sent.
-        return InvalidInput(str(error_line).replace(self._api_key, "***")) if self._api_key else error_line
+        return InvalidInput(self._without_key(str(error_line)))
+
+    def _without_key(self, text: str) -> str:
+        """A server may repeat what it was sent."""
+        return text.replace(self._api_key, "***") if self._api_key else text
 
     def _served(self) -> list[str]:
         """Names of the server's models; none where it does not list them."""
@@ -172,13 +176,41 @@ def load_openai() -> Any:
     return openai
 
 
+def _connected(url: str, api_key: str | None) -> Any:
+    """The package's client, which sends nothing but what it is given here."""
+    openai = load_openai()
+    try:
+        # A server without keys takes any; without one the package would look for OPENAI_API_KEY.
+        client = openai.OpenAI(base_url=url, api_key=api_key or "none", max_retries=0)
+    except Exception:  # its HTTP library's own class for an address it cannot read; nothing else here can be wrong
+        raise _no_address(url) from None
+    # Taken from OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_ADMIN_KEY: secrets for one server,
+    # not for any address given, and such a header may stand in for our key.
+    client.organization = client.project = client.admin_api_key = None
+    client._custom_headers = {}
+    return client
+
+
 def _base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInput(f"{url!r}: not an address of a server; write it as http://localhost:8000/v1")
-    if "@" in parts.netloc:
-        raise InvalidInput(f"the address of {parts.hostname} holds a password; set {API_KEY_VARIABLE} instead")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise InvalidInput(f"the address of the server holds a password; set {API_KEY_VARIABLE} instead")
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        known = None
+    if not known:
+        raise _no_address(url)
     return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1"
+
+
+def _no_address(url: str) -> InvalidInput:
+    return InvalidInput(f"{url!r}: not an address of a server; write it as http://localhost:8000/v1")
+
+
+def _encodable(text: str) -> str:
+    """JSON may escape half of a surrogate pair, which no file and no terminal takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _names_response_format(body: object) -> bool:
@@ -192,6 +224,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         wait = float(stated)
     except ValueError:
-        when = email.utils.parsedate_tz(stated)
-        wait = email.utils.mktime_tz(when) - time.time() if when else math.nan
+        wait = _until(stated)
     return None if math.isnan(wait) else max(0.0, wait)
+
+
+def _until(date: str) -> float:
+    """Seconds until then; not a number where it is no date, or none that a calendar has."""
+    try:
+        when = email.utils.parsedate_tz(date)
+        return email.utils.mktime_tz(when) - time.time() if when else math.nan
+    except (ValueError, OverflowError):
+        return math.nan

@@ -1,9 +1,10 @@
-"""The text of a model's answer to the class it names, by a ladder of rules that never guesses.
+"""The text of a model's answer to the class it names, by a ladder of rules that would rather fail than guess.
 
 1. `json`: an object with an `answer`, alone, in a code fence or in a sentence. 2. `template`: a line `Answer: ...`.
-3. `mention`: the one class whose words stand in the text. 4. `failed`, which counts as wrong and is reported.
-The first rung that finds an answer decides what the others may see: the rationale of an answer that is no class is not
-searched for one. Answers that contradict one another are `failed`.
+3. `mention`: the one class whose words stand in the text, with no "not" before them in the clause. 4. `failed`, which
+counts as wrong and is reported. The first rung that finds an answer decides what the others may see: the rationale of
+an answer that is no class is not searched for one. Answers that contradict one another are `failed`. What a text means
+beyond these rules is not read: a doubt, or a denial after the class ("a pen? hardly"), passes for a mention.
 """
 
 import json
@@ -23,6 +24,8 @@ _LINE = re.compile(
 )
 _QUOTED = re.compile(r"""^\W*?(["'`*]+)(.+?)\1\s*(?:[,.}]|$)""")
 _CONFIDENCE = re.compile(r"confidence\W{1,4}(\d*\.?\d+)(?![\d%])", re.IGNORECASE)
+_NEGATED = re.compile(r"(?:\b(?:not|no|never|cannot|neither|nor)\b|n['\u2019]t\b)[^.,;:!?]*$")
+_SHORT = 2  # characters of a name that is no mention within a sentence
 _DECORATION = " \t\"'`*()[]{},.;:!"
 
 
@@ -74,24 +77,39 @@ def _whole(answer: str, known: Mapping[str, str]) -> str | None:
 
 
 def _mentioned(text: str, known: Mapping[str, str]) -> str | None:
-    """The one label mentioned in `text`, as whole words; a mention inside a longer one ("airport hangar") is none."""
+    """The one label mentioned in `text`, as whole words; a mention inside a longer one ("airport hangar") is none.
+
+    None where a negation stands before a mention in its clause. Names of one or two characters, or without a letter,
+    are also articles and numbers: where they are not a whole line, they only contradict other mentions.
+    """
     form = normal_form(text)
+    lines = {_whole(line, known) for line in text.splitlines()}
     spans = [(start, start + len(name), label) for name, label in known.items() for start in _starts(form, name)]
     labels = {
-        label
+        label if (label in lines or _telling(form[start:end])) and not _NEGATED.search(form[:start]) else None
         for start, end, label in spans
         if not any(low <= start and end <= high and high - low > end - start for low, high, _ in spans)
     }
     return labels.pop() if len(labels) == 1 else None
 
 
+def _telling(name: str) -> bool:
+    return len(name) > _SHORT and any(character.isalpha() for character in name)
+
+
 def _starts(text: str, name: str) -> Iterator[int]:
     start = text.find(name)
     while start >= 0:
         end = start + len(name)
-        if not text[start - 1 : start].isalnum() and not text[end : end + 1].isalnum():
+        if not _goes_on(text[:start][:-3:-1], name[0]) and not _goes_on(text[end : end + 2], name[-1]):
             yield start
         start = text.find(name, start + 1)
+
+
+def _goes_on(beside: str, edge: str) -> bool:
+    """Whether the word, or the number, whose last character is `edge` goes on in the two characters `beside` it."""
+    decimals = edge.isdecimal() and beside[:1] in {".", ","} and beside[1:].isdecimal()
+    return beside[:1].isalnum() or decimals
 
 
 def _after_thought(text: str) -> str:
