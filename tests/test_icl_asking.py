@@ -52,7 +52,7 @@ def image(key: str) -> PromptImage:
 
 def interview(client: Counted | VoteLMM, **changes: Any) -> Interview:
     settings = {"max_tokens": 50, "seed": 0, "timeout_s": 5.0, "spec": PromptSpec(), **changes}
-    return Interview(client=client, model="m", classes=CLASSES, image=image, **settings)
+    return Interview(client=client, model="m", server="s", classes=CLASSES, image=image, **settings)
 
 
 def questions(number: int) -> list[Question]:
@@ -113,6 +113,17 @@ def test_half_a_line_is_cut_off_and_a_foreign_line_is_refused(tmp_path: Path) ->
     path.write_bytes(b'{"label": 3}\n' + whole)
     with pytest.raises(InvalidInput, match=r"answers.jsonl:1: not an answer"):
         AnswerLog(path)
+
+
+def test_any_text_of_a_model_is_one_line_of_the_log_and_read_back(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three\nfour \ud83d"
+    (answer,) = ask_all(questions(1), interview(Counted(text=text)), AnswerLog(tmp_path / "a.jsonl"), concurrency=1)
+    log, client = AnswerLog(tmp_path / "a.jsonl"), Counted()
+    assert (list(ask_all(questions(1), interview(client), log, concurrency=1)), client.asked) == ([answer], 0)
+    assert answer.text == text
+    unescaped = (tmp_path / "a.jsonl").read_text().replace("\\u2028", "\u2028").replace("\\ud83d", "")
+    (tmp_path / "b.jsonl").write_text(unescaped, encoding="utf-8")
+    assert len(AnswerLog(tmp_path / "b.jsonl")) == 1
 
 
 def test_an_error_ends_the_asking_and_keeps_what_was_answered(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import yaml
 
 from viewfold.cli_icl import icl_eval
 from viewfold.config import dump
-from viewfold.jobs.icl_recipes import ICL_RECIPES, icl_emoji_demo
+from viewfold.errors import InvalidInput
+from viewfold.jobs.icl_recipes import ICL_RECIPES, VENDORS, icl_emoji_demo
 from viewfold.retrieval import FeatureSet
 
 
@@ -19,6 +20,8 @@ def test_every_evaluation_resolves_and_holds_vendors_out_whole(name: str) -> Non
     assert config.name == name
     held_out = [domain for fold in config.folds for domain in fold]
     assert len(set(held_out)) == len(held_out)
+    assert set(config.folds) <= set(VENDORS)
+    assert config.unseen_share == 0.5
     assert set(config.adaptations) <= {"robust", "hcvp", "ce"}
 
 
@@ -50,7 +53,10 @@ def test_an_evaluation_is_made_once_and_found_again(
     assert set(results["selectors"]) == {
         "random", "pixels", "nearest", "invariant:robust", "invariant:adapter", "oracle",
     }  # fmt: skip
-    assert results["queries"] == 180
+    assert results["queries"] == 90  # half of the 180 things
+    for name in ("base", "robust-0", "adapter-0"):
+        stage = json.loads((out / "twemoji" / name / "stage.json").read_text())
+        assert stage["result"]["num_samples"] == 4 * 90  # the other half, in the four other styles
     assert results["selectors"]["oracle"]["macro"]["3"]["vote"]["value"] == 1
     assert {row["selector"] for row in results["lmm"]["rows"]} == {"zero-shot", *results["selectors"]}
     assert not any(stage["reused"] for stage in results["stages"].values())
@@ -63,3 +69,9 @@ def test_an_evaluation_is_made_once_and_found_again(
     assert all(stage["reused"] for stage in again["stages"].values())
     assert again["selectors"] == results["selectors"]
     assert (out / "answers.jsonl").read_bytes() == asked
+    (out / "results.json").unlink()
+    nobody = ["lmm.queries_per_fold=5", "lmm.server.retries=0"]
+    with pytest.raises(InvalidInput, match="cannot reach a server"):
+        icl_eval(str(settings), nobody, lmm="http://127.0.0.1:9/v1", model="m", out=out)
+    assert json.loads((out / "results.json").read_text())["selectors"] == results["selectors"]
+    assert (out / "report.html").is_file()

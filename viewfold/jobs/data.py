@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from viewfold.config import Config, dump, override, unknown
 from viewfold.errors import InvalidInput
 from viewfold.pipeline.import_3diebench import import_3diebench
@@ -42,6 +44,8 @@ class DataConfig(Config):
     """Only samples of these domains; empty for all."""
     without_domains: tuple[str, ...] = ()
     """No samples of these domains: what is held out."""
+    without_groups: tuple[str, ...] = ()
+    """No samples of these groups: patients, or things, that are kept out of what is learned from."""
     labelled: bool = False
     """Only samples with a label."""
     check: bool = True
@@ -89,13 +93,24 @@ def shard_stamps(shards: tuple[str, ...]) -> dict[str, str]:
 def source(manifest: Path, config: DataConfig) -> ShardManifest:
     """The samples of an indexed manifest that `config` asks for."""
     loaded = ShardManifest.load(manifest)
-    if not (config.domains or config.without_domains or config.labelled):
-        return loaded
-    return loaded.subset(
-        domains=config.domains or None,
-        without_domains=config.without_domains or None,
-        labelled=True if config.labelled else None,
-    )
+    if config.domains or config.without_domains or config.labelled:
+        loaded = loaded.subset(
+            domains=config.domains or None,
+            without_domains=config.without_domains or None,
+            labelled=True if config.labelled else None,
+        )
+    return _without_groups(loaded, config.without_groups) if config.without_groups else loaded
+
+
+def _without_groups(manifest: ShardManifest, names: Sequence[str]) -> ShardManifest:
+    number = {name: index for index, name in enumerate(manifest.groups)}
+    for name in names:
+        if name not in number:
+            raise InvalidInput(f"data.without_groups: no sample is of group {name!r}; correct it, or leave it out")
+    rows = np.flatnonzero(~np.isin(manifest.group, [number[name] for name in names]))
+    if not len(rows):
+        raise InvalidInput(f"data.without_groups: all {len(manifest)} samples are of these groups; name fewer")
+    return manifest.take(rows)
 
 
 def index_checked(config: DataConfig, out: Path) -> dict[str, Any]:

@@ -14,6 +14,14 @@ from viewfold.retrieval.prompt import PromptSpec
 from viewfold.ssl.encoder import EncoderConfig
 
 MIN_RANDOM_SEEDS = 3
+MACRO = "macro"
+"""The mean over folds, among the names of folds."""
+SETTINGS, RESULTS, PAGE, LOG = "config.yaml", "results.json", "report.html", "answers.jsonl"
+RESERVED = frozenset({
+    MACRO, "seeds", "space", "calibration", "selector", "against", "order", "k", "measure",
+    "data", "base", "base-features", "pixels", "backbone-features", SETTINGS, RESULTS, PAGE, LOG,
+})  # fmt: skip
+"""Keys of the results and names in the folder, between which those of the folds stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,7 @@ class LmmConfig(Config):
     orders: tuple[Literal["nearest_last", "nearest_first"], ...] = ("nearest_last",)
     """Each question is asked once with the demonstrations in each of these orders."""
     queries_per_fold: int = 100
-    """Queries that are asked, the same ones for every selector, drawn by key; 0: all."""
+    """Queries that are asked, the same for every selector, drawn by key of those whose class can be shown; 0: all."""
     max_side: int = 512
     """Longer sides of images are shrunk to this many pixels."""
     concurrency: int = 4
@@ -67,6 +75,10 @@ class IclConfig(Config):
     """Random selection is drawn once with each of these."""
     exclude_group: bool = True
     """A query never sees its own group: its class has to be found through other things of that class."""
+    unseen_share: float = 0.0
+    """Share of the grouped images, in 0..1 and below 1, that no adaptation and no `pretrain` learns from in any domain:
+    whole groups, drawn by key. Then only their images ask, and those without a group; the labelled ones of other
+    domains can still be chosen. 0: queries are things that were learned from, with their labels, in other domains."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     pixels: int = 16
     """Side of the shrunk images whose raw values are the selector `pixels`."""
@@ -75,7 +87,7 @@ class IclConfig(Config):
     resamples: int = 2000
     """Draws of groups for intervals, and of signs for p-values."""
     seed: int = 0
-    """Of those draws, and of the queries that are asked and shown."""
+    """Of those draws, of the unseen groups, and of the queries that are asked and shown."""
     gallery: int = 8
     """Queries of each fold whose demonstrations the report shows."""
     lmm: LmmConfig | None = None
@@ -83,6 +95,7 @@ class IclConfig(Config):
     def __post_init__(self) -> None:
         if not self.folds or not all(self.folds):
             raise ValueError("folds must name at least one fold, and at least one domain in each")
+        self._check_folds()
         if bool(self.start) == (self.pretrain is not None) or (self.pretrain is None) != (self.encoder is None):
             raise ValueError("the base encoder is either `start` or `pretrain` with `encoder`; give one of the two")
         self._check_numbers()
@@ -91,6 +104,17 @@ class IclConfig(Config):
                 raise ValueError(f"adaptations: a name takes letters, digits, '_', '-' and '.', got {name!r}")
             if not training.method.needs_labels:
                 raise ValueError(f"adaptations.{name}: method {training.method.name} learns without labels; use cci")
+
+    def _check_folds(self) -> None:
+        domains = [domain for fold in self.folds for domain in fold]
+        if twice := sorted({domain for domain in domains if domains.count(domain) > 1}):
+            raise ValueError(f"folds: a domain is held out once, but {', '.join(twice)} stands there twice")
+        names = [fold_name(fold) for fold in self.folds]
+        for name in names:
+            if name in RESERVED or name.startswith(".") or name.endswith(".part"):
+                raise ValueError(f"folds: {name!r} is the name of other results or files; give the domain another name")
+            if names.count(name) > 1:
+                raise ValueError(f"folds: two would be called {name!r} in results and folders; rename a domain")
 
     def _check_numbers(self) -> None:
         for field_name in ("ks", "seeds", "random_seeds"):
@@ -103,6 +127,8 @@ class IclConfig(Config):
             raise ValueError(
                 f"random_seeds needs {MIN_RANDOM_SEEDS} or more: one draw says little, got {self.random_seeds}"
             )
+        if not 0 <= self.unseen_share < 1:
+            raise ValueError(f"unseen_share must lie in 0..1 and below 1, got {self.unseen_share}")
         check_ranges(self, pixels=(2, 256), resamples=(100, 1e6), gallery=(0, 1000))
         if self.vote_tau <= 0:
             raise ValueError(f"vote_tau must be above 0, got {self.vote_tau}")

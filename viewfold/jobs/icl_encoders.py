@@ -4,25 +4,27 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from viewfold.config import dump, essence
-from viewfold.jobs.data import DataConfig, index_checked, shard_stamps
+from viewfold.config import dump, essence, to_yaml
+from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import embed
-from viewfold.jobs.icl_config import IclConfig, fold_name
+from viewfold.jobs.frozen import reads_features
+from viewfold.jobs.icl_config import SETTINGS, IclConfig, fold_name
+from viewfold.jobs.icl_data import check_evaluation, learned_from, unseen_groups
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.start import note_if_moved, start_from
-from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder
+from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder, training_data
 from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
-from viewfold.pipeline.stage import StageRecord, code_version, run_stage
+from viewfold.pipeline.stage import StageRecord, code_version, run_stage, write_whole
 from viewfold.retrieval import FeatureSet
 from viewfold.ssl.encoder import EncoderConfig, load_encoder
 
@@ -33,6 +35,8 @@ class FoldFeatures:
 
     domains: tuple[str, ...]
     """Held out together."""
+    unseen: frozenset[str] | None
+    """The groups that nothing learned from, whose images alone ask; None: all ask."""
     base: Path
     pixels: Path
     adapted: Mapping[str, Mapping[int, Path]]
@@ -64,6 +68,11 @@ class _Work:
         """Where the manifest of all images lies."""
         return (self.out / "data" / "manifest.json").resolve()
 
+    @cached_property
+    def unseen(self) -> frozenset[str] | None:
+        """The groups that nothing learns from, once there is a manifest."""
+        return unseen_groups(self.config, ShardManifest.load(self.manifest))
+
     def stage(self, name: str, settings: Any, needs: Mapping[str, str], make: Callable[[Path], dict[str, Any]]) -> str:
         """Make or find the stage `name`; its identity is what a stage that builds on it needs."""
         record = run_stage(
@@ -82,12 +91,18 @@ def prepare(config: IclConfig, out: Path, home: Path) -> Prepared:
     """Train and embed all that `config` names, below `out`; what is done is skipped, a training that was cut goes on.
 
     `home` holds the registry. The base encoder of `config.start` is the same for every fold; one of `config.pretrain`
-    is trained for each, and so are all adaptations, never on the fold's own domains.
+    is trained for each, and so are all adaptations, never on the fold's own domains or on unseen groups. The settings
+    are written once the manifest is there and says that they fit.
+
+    Raises:
+        InvalidInput: what `check_evaluation` finds, before any training; and what the stages refuse.
     """
     with _working(config, out, home) as work:
         work.stage(
             "data", dump(config.data), shard_stamps(config.data.shards), lambda part: index_checked(config.data, part)
         )
+        check_evaluation(config, work.manifest, work.unseen)
+        write_whole(out / SETTINGS, lambda file: file.write(to_yaml(config).encode()))
         shared = _base(work, "base", None) if config.start else None
         folds: dict[str, FoldFeatures] = {}
         for domains in config.folds:
@@ -96,6 +111,7 @@ def prepare(config: IclConfig, out: Path, home: Path) -> Prepared:
             features, of_base = _embedded(work, base, identity)
             folds[fold] = FoldFeatures(
                 domains=domains,
+                unseen=work.unseen,
                 base=features,
                 pixels=_pixels(work, features, of_base),
                 adapted=_adapted(work, fold, domains, base, identity),
@@ -111,12 +127,6 @@ def _working(config: IclConfig, out: Path, home: Path) -> Iterator[_Work]:
         yield _Work(config, out, home, resources, bar)
 
 
-def _data(config: IclConfig, domains: tuple[str, ...], *, labelled: bool) -> DataConfig:
-    """What may be learned from when `domains` are held out."""
-    without = (*config.data.without_domains, *domains)
-    return dataclasses.replace(config.data, without_domains=without, labelled=labelled or config.data.labelled)
-
-
 def _base(work: _Work, name: str, domains: tuple[str, ...] | None) -> tuple[str, str]:
     """Name and identity of the stage with the base encoder: a copy of `start`, or trained without `domains`."""
     config = work.config
@@ -125,23 +135,22 @@ def _base(work: _Work, name: str, domains: tuple[str, ...] | None) -> tuple[str,
         return name, work.stage(name, config.start, {}, partial(start_from, config.start, work.home))
     assert config.pretrain is not None
     assert config.encoder is not None
-    job = _Training(work, name, config.pretrain, _data(config, domains, labelled=False), config.encoder)
-    settings = {"train": essence(config.pretrain), "encoder": dump(config.encoder), "held_out": list(domains)}
+    data = learned_from(config, domains, work.unseen, labelled=False)
+    job = _Training(work, name, config.pretrain, data, config.encoder)
+    settings = {"train": essence(config.pretrain), "encoder": dump(config.encoder), "data": _which(data)}
     return name, work.stage(name, settings, _data_identity(work), job)
 
 
 def _adapted(work: _Work, fold: str, domains: tuple[str, ...], base: str, identity: str) -> dict[str, dict[int, Path]]:
     """The feature set of each adaptation and seed."""
-    config = work.config
+    config, data = work.config, learned_from(work.config, domains, work.unseen, labelled=True)
     found: dict[str, dict[int, Path]] = {}
     for adaptation in config.adaptations:
         for seed in config.seeds:
             name, training = f"{fold}/{adaptation}-{seed}", config.adaptation(adaptation, seed)
             start = (work.out / base / "encoder").resolve()
-            job = _Training(
-                work, name, _with_kept_features(work, training), _data(config, domains, labelled=True), start
-            )
-            settings = {"train": essence(training), "held_out": list(domains)}
+            job = _Training(work, name, training, data, start)
+            settings = {"train": essence(training), "data": _which(data)}
             made = work.stage(name, settings, {**_data_identity(work), "base": identity}, job)
             found.setdefault(adaptation, {})[seed], _ = _embedded(work, name, made, base=base)
     return found
@@ -158,18 +167,22 @@ class _Training:
     start: EncoderConfig | Path
 
     def __call__(self, part: Path) -> dict[str, Any]:
-        job = TrainJob(self.config, self.work.manifest, self.data, self.start, part.resolve())
+        work = self.work
+        config = with_kept_features(self.config, self.data, work.manifest, work.out / "backbone-features")
+        job = TrainJob(config, work.manifest, self.data, self.start, part.resolve())
         check_training(job)
         self.work.start_ray()
         run_name = f"{self.work.out.name}/{self.name}"
         return train_encoder(job, what=self.name, registry=Registry(self.work.home), run_name=run_name)
 
 
-def _with_kept_features(work: _Work, training: TrainConfig) -> TrainConfig:
-    """A training behind a frozen backbone reads the features that another one of the same data left."""
-    if training.train.adapter is None or training.policy.transforms() or training.features:
+def with_kept_features(training: TrainConfig, data: DataConfig, manifest: Path, folder: Path) -> TrainConfig:
+    """A training that reads features of a frozen backbone keeps them in `folder` for the next one of the same data."""
+    learned = source(manifest, training_data(training, data, manifest))
+    kept = reads_features(training.train, training.policy, training.stream, learned, paired=False)
+    if training.features or not kept:
         return training
-    return dataclasses.replace(training, features=str((work.out / "backbone-features").resolve()))
+    return dataclasses.replace(training, features=str(folder.resolve()))
 
 
 def _embedded(work: _Work, stage: str, identity: str, base: str | None = None) -> tuple[Path, str]:
@@ -227,3 +240,9 @@ def _pixels(work: _Work, like: Path, identity: str) -> Path:
 
 def _data_identity(work: _Work) -> dict[str, str]:
     return {"data": str(work.records["data"].result["manifest_hash"])}
+
+
+def _which(data: DataConfig) -> dict[str, Any]:
+    """What of `data` says which samples of a manifest are meant, wherever its shards lie."""
+    names = ("domains", "without_domains", "without_groups", "labelled")
+    return {name: value for name, value in dump(data).items() if name in names}

@@ -1,26 +1,24 @@
 """The verb `icl-eval`: hold out one domain after the other, let every selector choose, and say who chose best."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viewfold.config import to_yaml
 from viewfold.errors import InvalidInput
-from viewfold.jobs.icl_config import IclConfig
+from viewfold.jobs.icl_config import PAGE, RESULTS, SETTINGS, IclConfig
 from viewfold.jobs.icl_encoders import Prepared, prepare
 from viewfold.jobs.icl_gallery import gallery
 from viewfold.jobs.icl_lmm import lmm_results
 from viewfold.jobs.icl_recipes import find
-from viewfold.jobs.icl_report import PAGE, headline, headline_k, summary, write_report
+from viewfold.jobs.icl_report import headline, headline_k, summary, write_report
 from viewfold.jobs.icl_results import Outcomes, icl_results
 from viewfold.jobs.icl_selectors import fold_choices
 from viewfold.jobs.run import environment
 from viewfold.pipeline.progress import progress
 from viewfold.pipeline.stage import write_whole
 
-RESULTS = "results.json"
-SETTINGS = "config.yaml"
+_INDEXED = {"data", "data.part", ".data.lock"}  # what is there before the settings are
 
 
 def evaluate_recipe(
@@ -42,27 +40,30 @@ def evaluate_recipe(
 def icl_eval(config: IclConfig, out: Path, *, home: Path | None = None) -> dict[str, Any]:
     """Make or find every encoder and feature set below `out`, measure, ask; write `results.json` and `report.html`.
 
-    Killed at any time, the same call goes on: finished stages are found, a training continues from its checkpoint, and
-    a model is asked only what its log lacks. `home` holds the registry; the folder above `out` when left out.
+    Both are written before a model is asked, and again with its answers. Killed at any time, the same call goes on:
+    finished stages are found, a training continues from its checkpoint, and a model is asked only what its log lacks.
+    `home` holds the registry; the folder above `out` when left out.
 
     Raises:
-        InvalidInput: `out` holds other things, a fold has nobody to ask, and what the stages refuse.
+        InvalidInput: `out` holds other things, the address of the model cannot be used, a fold has nobody to ask, and
+            what the stages refuse.
+        MissingDependency: a server is to be asked, and `openai` is not installed.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS).is_file():
+    client = None if config.lmm is None else config.lmm.server.client()
+    if out.is_dir() and {path.name for path in out.iterdir()} - _INDEXED and not (out / SETTINGS).is_file():
         raise InvalidInput(f"{out}: holds other things than an evaluation; name another folder with --out")
-    _write(out / SETTINGS, to_yaml(config))
     prepared = prepare(config, out, home or out.absolute().parent)
     with progress("select", total=len(prepared.folds)) as bar:
         folds = {}
         for fold, features in prepared.folds.items():
             folds[fold] = fold_choices(config, features)
             bar.advance()
-    outcomes = Outcomes(config, folds)
-    results = {**icl_results(outcomes), **_lineage(prepared)}
-    if config.lmm is not None:
-        results["lmm"] = lmm_results(config, folds, prepared.manifest, out)
-    _write(out / RESULTS, json.dumps(results, indent=2))
-    write_report(results, gallery(config, folds, prepared.manifest, k=headline_k(results)), out)
+    results = {**icl_results(Outcomes(config, folds)), **_lineage(prepared)}
+    pictures = gallery(config, folds, prepared.manifest, k=headline_k(results))
+    _write(results, pictures, out)
+    if client is not None:
+        results["lmm"] = lmm_results(config, folds, prepared.manifest, out, client)
+        _write(results, pictures, out)
     return results
 
 
@@ -77,5 +78,7 @@ def _lineage(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(f"{text.rstrip()}\n".encode()))
+def _write(results: Mapping[str, Any], pictures: Mapping[str, Any], out: Path) -> None:
+    text = json.dumps(results, indent=2) + "\n"
+    write_whole(out / RESULTS, lambda file: file.write(text.encode()))
+    write_report(results, pictures, out)

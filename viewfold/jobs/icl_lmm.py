@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from viewfold.jobs.icl_config import IclConfig, LmmConfig
-from viewfold.jobs.icl_results import MACRO
+from viewfold.jobs.icl_config import LOG, MACRO, IclConfig, LmmConfig
 from viewfold.jobs.icl_selectors import FoldChoices
 from viewfold.keyed import key64
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
 from viewfold.retrieval.icl import Answered, AnswerLog, GroupResampling, Interview, Question, ask_all
+from viewfold.retrieval.lmm import LMMClient
 from viewfold.retrieval.prompt import PromptImage, prompt_image
 
-LOG = "answers.jsonl"
 ZERO_SHOT = "zero-shot"
 """Who chooses no demonstrations: the same prompt for every selector, so it is asked once."""
 
@@ -29,17 +28,18 @@ _KEPT_IMAGES = 2048
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The queries that are asked; every array is in their order, fold by fold."""
+    """The queries that are asked, all of whose classes can be shown; every array is in their order, fold by fold."""
 
     ids: list[str]
     labels: NDArray[np.str_]
     folds: NDArray[np.str_]
     groups: NDArray[np.str_]
-    absent: NDArray[np.bool_]
 
 
-def lmm_results(config: IclConfig, folds: Mapping[str, FoldChoices], manifest: Path, out: Path) -> dict[str, Any]:
-    """Ask everything that the log in `out` lacks; then, by selector, order and k, accuracy, failures and tokens.
+def lmm_results(
+    config: IclConfig, folds: Mapping[str, FoldChoices], manifest: Path, out: Path, client: LMMClient
+) -> dict[str, Any]:
+    """Ask `client` all that the log in `out` lacks; then, by selector, order and k, accuracy, failures and tokens.
 
     Selectors with several seeds are asked with the first one. Answers that cannot be read count as wrong.
     """
@@ -50,12 +50,12 @@ def lmm_results(config: IclConfig, folds: Mapping[str, FoldChoices], manifest: P
     answers: dict[tuple[str, str, int], list[Answered]] = {}
     with ShardImages(ShardManifest.load(manifest), lmm.max_side) as images:
         plan = _plan(config, next(iter(folds.values())))
+        interviews = {fold: _interview(lmm, one, images, client) for fold, one in folds.items()}
         with progress("ask", total=len(plan) * len(table.ids)) as bar:
             for selector, order, k in plan:
                 for fold, one in folds.items():
-                    interview = _interview(lmm, one, images)
                     questions = [_question(one, row, selector, k, order) for row in rows[fold]]
-                    for answered in ask_all(questions, interview, log, concurrency=lmm.concurrency):
+                    for answered in ask_all(questions, interviews[fold], log, concurrency=lmm.concurrency):
                         answers.setdefault((selector, order, k), []).append(answered)
                         bar.advance()
     return _told(config, table, answers)
@@ -105,9 +105,9 @@ def _plan(config: IclConfig, fold: FoldChoices) -> list[tuple[str, str, int]]:
 
 
 def _asked_rows(fold: FoldChoices, number: int, seed: int) -> list[int]:
-    """Which of the fold's queries are asked: the first `number` in an order drawn by key, or all."""
-    ids = fold.asked.ids
-    drawn = sorted(range(len(ids)), key=lambda row: key64("asked", seed, ids[row]))
+    """Which queries are asked of those whose class can be shown: the first `number` by key, or all."""
+    answerable: list[int] = np.flatnonzero(fold.asked.chance > 0).tolist()
+    drawn = sorted(answerable, key=lambda row: key64("asked", seed, fold.asked.ids[row]))
     return sorted(drawn[:number] if number else drawn)
 
 
@@ -118,17 +118,18 @@ def _table(folds: Mapping[str, FoldChoices], rows: Mapping[str, Sequence[int]]) 
         labels=np.array([asked.labels[row] for _, asked, row in every]),
         folds=np.array([fold for fold, _, _ in every]),
         groups=np.array([asked.groups[row] for _, asked, row in every]),
-        absent=np.array([asked.chance[row] == 0 for _, asked, row in every]),
     )
 
 
-def _interview(lmm: LmmConfig, fold: FoldChoices, images: ShardImages) -> Interview:
-    server = lmm.server
+def _interview(lmm: LmmConfig, fold: FoldChoices, images: ShardImages, client: LMMClient) -> Interview:
+    server, classes = lmm.server, fold.pool.label.names
     return Interview(
-        client=server.client(),
+        client=client,
         model=server.model or server.url,
-        spec=lmm.prompt,
-        classes=sorted({*fold.pool.label.names, *fold.asked.labels}),
+        server=server.url,
+        # A class of the whole evaluation that has words may be none of this fold's.
+        spec=replace(lmm.prompt, labels={k: words for k, words in lmm.prompt.labels.items() if k in classes}),
+        classes=classes,
         image=images,
         max_tokens=server.max_tokens,
         seed=server.seed,
@@ -154,8 +155,8 @@ def _question(fold: FoldChoices, row: int, selector: str, k: int, order: str) ->
 def _told(
     config: IclConfig, table: _Table, answers: Mapping[tuple[str, str, int], Sequence[Answered]]
 ) -> dict[str, Any]:
-    present = ~table.absent
-    views = {MACRO: present, **{fold: present & (table.folds == fold) for fold in dict.fromkeys(table.folds.tolist())}}
+    every = np.ones(len(table.ids), dtype=np.bool_)
+    views = {MACRO: every, **{fold: table.folds == fold for fold in dict.fromkeys(table.folds.tolist())}}
     draws = {
         view: GroupResampling(
             table.groups[mask].tolist(),
@@ -165,7 +166,6 @@ def _told(
             num_flips=config.resamples,
         )
         for view, mask in views.items()
-        if mask.any()
     }
     right = {
         asked: np.array([answered.label for answered in found], dtype=object) == table.labels
@@ -177,7 +177,6 @@ def _told(
             "order": order,
             "k": k,
             **{view: _row(found, right[selector, order, k], table, views[view], draws[view]) for view in draws},
-            "absent_accuracy": _share(right[selector, order, k][table.absent]),
         }
         for (selector, order, k), found in answers.items()
     ]
@@ -190,8 +189,7 @@ def _told(
     server = config.lmm.server
     return {
         "model": server.model or server.url,
-        "queries": int(present.sum()),
-        "absent": int(table.absent.sum()),
+        "queries": len(table.ids),
         "rows": rows,
         "differences": differences,
     }
@@ -225,6 +223,6 @@ def _difference(
     }
 
 
-def _share(values: Sequence[float | None] | NDArray[np.bool_]) -> float | None:
-    """Their mean; None of nothing, or where one is not known."""
-    return None if not len(values) or any(v is None for v in values) else float(np.mean(np.array(values, dtype=float)))
+def _share(values: Sequence[float | None]) -> float | None:
+    """Their mean; None where one is not known."""
+    return None if any(v is None for v in values) else float(np.mean(np.array(values, dtype=float)))

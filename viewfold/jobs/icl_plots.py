@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from viewfold.jobs.icl_results import MACRO
+from viewfold.jobs.icl_config import MACRO
 from viewfold.jobs.plots import svg_text
 
 NAMES = {

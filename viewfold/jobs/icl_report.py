@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from viewfold import __version__
+from viewfold.jobs.icl_config import MACRO, PAGE
 from viewfold.jobs.icl_plots import fold_bars, k_curves
-from viewfold.jobs.icl_results import COMPARED, MACRO
+from viewfold.jobs.icl_results import COMPARED
 from viewfold.jobs.icl_selectors import NEAREST, RANDOM
 from viewfold.jobs.run import environment
 from viewfold.pipeline.stage import write_whole
 
-PAGE = "report.html"
 HEADLINE_K = 7
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.jobs.icl_config import IclConfig
+from viewfold.jobs.icl_config import MACRO, IclConfig
 from viewfold.jobs.icl_selectors import RANDOM, Chosen, FoldChoices
 from viewfold.retrieval.icl import Choices, GroupResampling, auroc, demo_measures, expected_calibration_error
 
@@ -18,8 +18,6 @@ COMPARED = ("precision", "vote")
 """Measures in which every two selectors are compared, query by query."""
 BY_CLASS = {"precision": "class_precision", "vote": "balanced_vote"}
 """Measures that are also told as a mean over classes, and what that is called."""
-MACRO = "macro"
-"""The mean over folds, among the names of folds."""
 
 Values = Mapping[str, NDArray[np.float64]]
 """Measures of one selector and k as `[query]`."""
@@ -99,6 +97,8 @@ def icl_results(outcomes: Outcomes) -> dict[str, Any]:
     return {
         "name": config.name,
         "ks": outcomes.ks,
+        "unseen_share": config.unseen_share,
+        "trained_base": config.pretrain is not None,
         "folds": {fold: _asked(one) for fold, one in outcomes.folds.items()},
         "queries": len(outcomes.fold),
         "groups": len(set(outcomes.groups.tolist())),
@@ -207,8 +207,8 @@ def _calibration(outcomes: Outcomes, name: str) -> dict[str, dict[str, float | N
 
 
 def _calibration_error(one: FoldChoices, choices: Choices) -> float | None:
-    """Of the match probabilities of all choices of one fold."""
+    """Of the match probabilities of what was chosen, for the queries of one fold whose class can be shown."""
     if choices.p_match is None:
         return None
-    there = choices.rows >= 0
+    there = (choices.rows >= 0) & (one.asked.chance > 0)[:, None]
     return expected_calibration_error(choices.p_match[there], choices.matches(one.pool, one.asked.labels)[there])

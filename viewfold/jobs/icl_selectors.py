@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from viewfold.errors import InvalidInput
 from viewfold.jobs.icl_config import IclConfig
+from viewfold.jobs.icl_data import fold_parts
 from viewfold.jobs.icl_encoders import FoldFeatures
 from viewfold.retrieval import FeatureSet, IndexBundle, Query, SelectConfig, build_bundle, select
 from viewfold.retrieval.abstention import AbstainConfig
@@ -87,21 +87,21 @@ class _Searched:
 
 
 def fold_choices(config: IclConfig, features: FoldFeatures) -> FoldChoices:
-    """Let every selector choose the largest `k`, for every labelled image of the fold's domains.
+    """Let every selector choose the largest `k`, for the labelled images of the fold's domains and unseen groups.
 
     Raises:
         InvalidInput: nobody to ask, or nothing to choose from.
     """
     with tempfile.TemporaryDirectory(prefix="viewfold-") as folder:
         scratch = Path(folder)
-        base = _searched(features.base, features.domains, scratch / "base")
+        base = _searched(features.base, config, features, scratch / "base")
         selectors = {RANDOM: {seed: _chosen(base, config, "random", seed) for seed in config.random_seeds}}
-        pixels = _searched(features.pixels, features.domains, scratch / "pixels")
+        pixels = _searched(features.pixels, config, features, scratch / "pixels")
         selectors[PIXELS] = {0: _chosen(pixels, config)}
         selectors[NEAREST] = {0: _chosen(base, config)}
         for adaptation, by_seed in features.adapted.items():
             selectors[invariant(adaptation)] = {
-                seed: _chosen(_searched(path, features.domains, scratch / f"{adaptation}-{seed}"), config)
+                seed: _chosen(_searched(path, config, features, scratch / f"{adaptation}-{seed}"), config)
                 for seed, path in by_seed.items()
             }
         selectors[ORACLE] = {0: _chosen(base, config, "oracle")}
@@ -122,20 +122,15 @@ def fold_choices(config: IclConfig, features: FoldFeatures) -> FoldChoices:
         )
 
 
-def _searched(path: Path, held_out: Sequence[str], scratch: Path) -> _Searched:
+def _searched(path: Path, config: IclConfig, fold: FoldFeatures, scratch: Path) -> _Searched:
     features = FeatureSet.load(path)
-    labels, domains = features.column("label"), features.column("domain")
-    pool = [row for row, label in enumerate(labels) if label is not None and domains[row] not in held_out]
-    asked = [row for row, label in enumerate(labels) if label is not None and domains[row] in held_out]
-    if not pool or not asked:
-        raise InvalidInput(
-            f"{path}: {len(asked)} labelled images of {', '.join(held_out)} to ask with and {len(pool)} of other "
-            "domains to choose from; name other folds"
-        )
+    labels, domains, groups = (features.column(name) for name in ("label", "domain", "group"))
+    pool, asked = fold_parts(config.data, fold.domains, fold.unseen, label=labels, domain=domains, group=groups)
     chosen_from = features.take(pool)
     columns = zip(*(features.take(asked).column(name) for name in ("key", "group", "sha256")), strict=True)
+    # Exact, whatever the size: a search that misses some would miss more of one encoder's than of the next.
     return _Searched(
-        bundle=build_bundle(chosen_from, scratch),
+        bundle=build_bundle(chosen_from, scratch, factory="Flat"),
         queries=[
             Query(id=key, vector=features.vectors[row], group=group, sha256=sha256)
             for row, (key, group, sha256) in zip(asked, columns, strict=True)

@@ -41,6 +41,7 @@ class Run:
             shards=data.shards,
             domains=data.domains,
             without_domains=(*data.without_domains, *self.config.held_out),
+            without_groups=data.without_groups,
             labelled=data.labelled or labelled,
         )
 

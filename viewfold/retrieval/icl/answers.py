@@ -18,6 +18,8 @@ class AnswerKey(NamedTuple):
     k: int
     order: str
     model: str
+    server: str
+    """Its address: two servers may call different models the same."""
     prompt_hash: str
     """Of all that was sent: other demonstrations, words, images or limits are another question."""
 
@@ -31,6 +33,7 @@ class Answered:
     k: int
     order: str
     model: str
+    server: str
     prompt_hash: str
     label: str | None
     """The class that was named; None where none could be read, which counts as wrong."""
@@ -68,7 +71,7 @@ class AnswerLog:
         end = whole.rfind(b"\n") + 1
         if end < len(whole):
             os.truncate(path, end)
-        for number, line in enumerate(whole[:end].decode().splitlines(), start=1):
+        for number, line in enumerate(whole[:end].split(b"\n")[:-1], start=1):
             answered = _read(line, f"{path}:{number}")
             self._known[answered.key] = answered
 
@@ -81,13 +84,13 @@ class AnswerLog:
 
     def add(self, answered: Answered) -> None:
         """Keep an answer; it is in the file when the call returns."""
-        line = json.dumps(asdict(answered), ensure_ascii=False) + "\n"
+        line = json.dumps(asdict(answered)) + "\n"  # ASCII: no text of a model holds a line end or half a character
         with self._lock, self._path.open("ab") as file:
             file.write(line.encode())
             self._known[answered.key] = answered
 
 
-def _read(line: str, where: str) -> Answered:
+def _read(line: bytes, where: str) -> Answered:
     try:
         data = json.loads(line)
         return Answered(**{field.name: data[field.name] for field in fields(Answered)})

@@ -38,6 +38,8 @@ class Interview:
     client: LMMClient
     model: str
     """What the model is called in the log."""
+    server: str
+    """Where it is asked, for the log."""
     spec: PromptSpec
     classes: Sequence[str]
     """The closed list of what may be answered."""
@@ -54,7 +56,15 @@ class Interview:
         schema = answer_schema(self.spec, self.classes)
         sent = {"messages": messages, "schema": schema, "max_tokens": self.max_tokens, "seed": self.seed}
         digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()[:16]
-        key = AnswerKey(question.query_id, question.selector, question.k, question.order, self.model, digest)
+        key = AnswerKey(
+            query_id=question.query_id,
+            selector=question.selector,
+            k=question.k,
+            order=question.order,
+            model=self.model,
+            server=self.server,
+            prompt_hash=digest,
+        )
         if (known := log.find(key)) is not None:
             return known
         completion = self.client.complete(
