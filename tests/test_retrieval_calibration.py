@@ -23,7 +23,7 @@ from viewfold.retrieval import (
     fit_calibration,
     select,
 )
-from viewfold.retrieval.calibration import FILE, _isotonic, _logistic
+from viewfold.retrieval.calibration import FILE, _isotonic, _logistic, calibration_of
 
 EAST = on_circle([0])[0]
 
@@ -114,6 +114,47 @@ def test_too_few_probable_ones_give_way_to_none_or_to_some_of_each_class(styles:
     assert set(Counter(item.label for item in drawn.items).values()) == {2}
     other = asked(styles, calibration=curve(), min_p_match=least, k_min=4, fallback="stratified_random", k=20, seed=1)
     assert [item.key for item in other.items] != [item.key for item in drawn.items]
+
+
+def test_a_fallback_deals_the_classes_that_the_filters_leave_and_says_what_it_shows(styles: IndexBundle) -> None:
+    abstain: dict[str, Any] = {"calibration": curve(), "min_p_match": 1.0, "fallback": "stratified_random"}
+    for seed in range(4):
+        settings = parse(
+            SelectConfig,
+            {"k": 6, "seed": seed, "filters": {"labels": ["00", "01"]}, "abstain": {**abstain, "k_min": 6}},
+        )
+        (drawn,) = select(styles, [Query("q", EAST)], settings)
+        assert sorted(item.label for item in drawn.items) == ["00"] * 3 + ["01"] * 3
+    assert drawn.stats["fill_rate"] == 1.0
+    assert drawn.stats["score_mean"] == pytest.approx(np.mean([item.score for item in drawn.items]))
+    every = asked(styles, k_min=6, **abstain)
+    assert every.warnings[0].startswith("quota min_per_class=1 is not met with k=6 by 4 classes")
+    assert every.warnings[1].endswith("k_min is 6: stratified_random")
+    none = asked(styles, calibration=curve(), min_p_match=1.0, k_min=6)
+    assert none.stats == {"fill_rate": 0.0, "candidates": 60.0}
+
+
+@pytest.mark.parametrize("given", [{"k_min": 3}, {"fallback": "stratified_random"}])
+def test_what_takes_the_place_of_dropped_ones_is_refused_where_none_are(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="do nothing while min_p_match is 0"):
+        parse(SelectConfig, {"abstain": given})
+
+
+def test_a_pool_of_one_group_gives_no_pairs_to_fit_on(tmp_path: Path) -> None:
+    features = pool(on_circle([1, 2, 3]), domain=list("aba"), group=["g"] * 3)
+    with pytest.raises(InvalidInput, match="no image has one of another group among its 20 nearest in other domains"):
+        fit_calibration(build_bundle(features, tmp_path / "bundle"))
+
+
+def test_the_file_is_read_once_until_it_changes(styles: IndexBundle) -> None:
+    fitted = fit_calibration(styles)
+    fitted.save(styles.folder / FILE)
+    assert calibration_of(styles) is calibration_of(styles)
+    logistic = fit_calibration(styles, kind="logistic")
+    logistic.save(styles.folder / FILE)
+    assert calibration_of(styles) == logistic != fitted
+    (styles.folder / FILE).unlink()
+    assert calibration_of(styles) is None
 
 
 def test_a_calibration_in_the_bundles_folder_is_used_and_that_of_another_encoder_refused(styles: IndexBundle) -> None:

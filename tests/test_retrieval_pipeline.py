@@ -12,6 +12,7 @@ from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.retrieval import (
     SELECTORS,
     DemoSet,
+    FilterConfig,
     IndexBundle,
     Query,
     SelectConfig,
@@ -154,6 +155,23 @@ def test_images_that_look_the_same_are_left_out_by_their_hash(golden: IndexBundl
     assert (by_rank(off), "phash" in off.excluded) == ("012", False)
 
 
+@pytest.mark.parametrize("phash", ["z" * 16, "0x0123456789abcd", "0" * 15])
+def test_a_hash_that_is_none_is_refused_by_name(golden: IndexBundle, phash: str, tmp_path: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"query q: .* is no perceptual hash"):
+        asked(golden, Query("q", EAST, phash=phash))
+    bundle = build_bundle(pool(on_circle([1, 2, 3]), phash=[None, "f" * 16, phash]), tmp_path / "bundle")
+    with pytest.raises(InvalidInput, match=r"0002: .* is no perceptual hash"):
+        asked(bundle, Query("q", EAST, phash="0" * 16))
+
+
+def test_a_vector_that_cannot_be_searched_is_refused_by_the_id_of_its_query(golden: IndexBundle) -> None:
+    good = Query("good", EAST)
+    with pytest.raises(ArtifactMismatch, match="query long: its vector has 3 numbers and the index holds vectors of 2"):
+        select(golden, [good, Query("long", np.ones(3))], config())
+    with pytest.raises(InvalidInput, match="query lost: its vector is all zeros"):
+        select(golden, [good, Query("lost", np.zeros(2))], config())
+
+
 def test_an_image_that_several_exclude_counts_for_the_first(golden: IndexBundle) -> None:
     query = Query("0", EAST, group="0", sha256="sha-1", phash="0" * 16)
     demos = asked(golden, query, k=8, filters={"not_domains": ["c"]})
@@ -170,6 +188,13 @@ def test_filters_name_what_they_do_not_know(golden: IndexBundle) -> None:
     assert asked(golden, k=1, filters={"not_domains": ["z"]}).warnings == [
         "no image of the pool is of domain 'z', which was to be left out"
     ]
+
+
+@pytest.mark.parametrize("name", ["domains", "not_domains", "labels", "attrs"])
+def test_a_text_in_place_of_several_is_refused(name: str) -> None:
+    given: Any = {"domain": "a"} if name == "attrs" else "a"
+    with pytest.raises(ValueError, match=r"must be a sequence of values, got the text 'a'; write \('a',\)"):
+        FilterConfig(**{name: given})
 
 
 @pytest.mark.parametrize("strategy", sorted(set(SELECTORS) - {"oracle"}))

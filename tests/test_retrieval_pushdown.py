@@ -34,11 +34,11 @@ def test_a_selector_hides_rows_and_changes_no_other_parameter(factory: str) -> N
     assert (found >= 0).mean() > 0.9
 
 
-@pytest.mark.parametrize("factory", ["PQ8x4", "PQ8x4fs", "Flat", "HNSW8", "IVF8,Flat"])
+@pytest.mark.parametrize("factory", ["PQ8x4", "PQ8x4fs", "IVF8,RQ2x4", "Flat", "HNSW8", "IVF8,Flat"])
 def test_few_allowed_rows_are_looked_at_one_by_one_whatever_the_index(factory: str) -> None:
     vectors, queries = unit_vectors(700), unit_vectors(9, seed=1)
     index = CosineIndex.build(vectors, factory)
-    assert takes_selectors(load_faiss(), index.faiss_index) == ("PQ" not in factory)
+    assert takes_selectors(load_faiss(), index.faiss_index) == ("Q" not in factory)
     allowed = np.zeros(700, dtype=bool)
     allowed[::60] = True  # 12 rows, of which one list of eight holds one or two
     hits = index.search(queries, 5, allowed=allowed)

@@ -1,5 +1,7 @@
 """Votes of demonstrations, held against the golden pool and closed forms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pools import on_circle, pool
@@ -7,12 +9,14 @@ from pools import on_circle, pool
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import (
     DemoItem,
+    FilterConfig,
     IndexBundle,
     Query,
     SelectConfig,
     build_bundle,
     majority,
     mean_interval,
+    remove_images,
     vote_outcomes,
     vote_report,
 )
@@ -66,6 +70,16 @@ def test_chance_is_the_share_of_the_label_among_what_the_guards_leave(golden: In
     outcomes = vote_outcomes(golden, queries, ["0", "0", "2", "absent"], SelectConfig(k=1))
     assert outcomes.chance.tolist() == [4 / 8, 2 / 6, 0.0, 0.0]
     assert outcomes.absent.tolist() == [False, False, True, True]
+
+
+def test_chance_counts_neither_what_the_filters_leave_out_nor_what_was_removed(tmp_path: Path) -> None:
+    features = pool(on_circle([2, 5, 9, 14]), label=list("0012"), domain=list("abaa"), group=list("gabc"))
+    remove_images(build_bundle(features, tmp_path / "bundle").folder, ["0003"])
+    queries = [Query("q", EAST), Query("q", EAST, group="g"), Query("q", EAST), Query("q", EAST)]
+    config = SelectConfig(k=1, filters=FilterConfig(domains=("a",)))
+    outcomes = vote_outcomes(IndexBundle.open(tmp_path / "bundle"), queries, list("0012"), config)
+    assert outcomes.chance.tolist() == [1 / 2, 0, 1 / 2, 0]
+    assert outcomes.absent.tolist() == [False, True, False, True]
 
 
 def test_random_selection_has_the_precision_of_chance(golden: IndexBundle) -> None:

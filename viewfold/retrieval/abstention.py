@@ -16,7 +16,7 @@ class AbstainConfig(Config):
     min_p_match: float = 0.0
     """Choices whose probability of carrying the query's label is below this are dropped; 0 keeps all."""
     k_min: int = 1
-    """With fewer than this many left the fallback takes their place."""
+    """With fewer than this many left the fallback takes their place; only where `min_p_match` drops any."""
     fallback: Literal["zero_shot", "stratified_random"] = "zero_shot"
     """No demonstrations, or `k` drawn at random with as many of each class."""
     calibration: Calibration | None = None
@@ -26,6 +26,11 @@ class AbstainConfig(Config):
         check_ranges(self, min_p_match=(0, 1))
         if self.k_min < 0:
             raise ValueError(f"k_min must be 0 or more, got {self.k_min}")
+        if self.min_p_match == 0 and (self.k_min, self.fallback) != (AbstainConfig.k_min, AbstainConfig.fallback):
+            raise ValueError(
+                f"k_min={self.k_min} and fallback={self.fallback!r} do nothing while min_p_match is 0, which drops "
+                "nothing; set min_p_match above 0, or leave them out"
+            )
 
 
 def resolved(bundle: IndexBundle, config: AbstainConfig) -> Calibration | None:

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,11 @@ class Calibration(Config):
 
     def probability(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability of a match at each cosine, of any shape."""
-        return np.interp(scores, self.scores, self.probabilities)
+        return np.interp(scores, *self._knots)
+
+    @cached_property
+    def _knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array(self.scores), np.array(self.probabilities)
 
     def save(self, path: Path) -> None:
         """Write the curve as JSON, whole or not at all."""
@@ -78,9 +84,16 @@ class Calibration(Config):
 
 
 def calibration_of(bundle: IndexBundle) -> Calibration | None:
-    """The calibration that lies in the bundle's folder, if one does."""
+    """The calibration that lies in the bundle's folder, if one does; read again when the file is another."""
     path = bundle.folder / FILE
-    return Calibration.load(path, encoder_id=bundle.info.encoder_id) if path.is_file() else None
+    if not path.is_file():
+        return None
+    status = path.stat()
+    stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+    known = _OF_BUNDLE.get(bundle)
+    if known is None or known[0] != stamp:
+        known = _OF_BUNDLE[bundle] = (stamp, Calibration.load(path, encoder_id=bundle.info.encoder_id))
+    return known[1]
 
 
 def fit_calibration(
@@ -97,7 +110,8 @@ def fit_calibration(
     out; each answer is a pair that matches or not.
 
     Raises:
-        InvalidInput: the pool has images of fewer than two domains, or some without a label.
+        InvalidInput: the pool has images of fewer than two domains, or some without a label, or no image has one of
+            another domain and group among its `k` nearest there.
     """
     pairs = list(_pairs(bundle, k=k, max_per_domain=max_per_domain, seed=seed))
     if len(pairs) < 2:
@@ -105,6 +119,11 @@ def fit_calibration(
             f"{bundle.folder}: images of {len(pairs)} domains; a calibration leaves one out at a time and needs two"
         )
     scores, matches = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    if not scores.size:
+        raise InvalidInput(
+            f"{bundle.folder}: no image has one of another group among its {k} nearest in other domains, so there is "
+            "nothing to fit on; give a larger k, or an index with more groups"
+        )
     knots, probabilities = (_isotonic if kind == "isotonic" else _logistic)(scores, matches)
     return Calibration(
         kind=kind,
@@ -176,3 +195,7 @@ def _logistic(scores: NDArray[np.float64], matches: NDArray[np.float64]) -> tupl
             break
     knots = np.linspace(scores.min(), scores.max(), _GRID) if scores.min() < scores.max() else scores[:1]
     return knots, 1 / (1 + np.exp(-(weights[0] + weights[1] * (knots - centre) / scale)))
+
+
+# Reading a file of many knots takes longer than a selection; weak, so that a curve ends with its bundle.
+_OF_BUNDLE: "WeakKeyDictionary[IndexBundle, tuple[tuple[int, int, int], Calibration]]" = WeakKeyDictionary()

@@ -1,5 +1,6 @@
 """The records of a bundle as arrays by row, made once: what is read of them for a candidate is one look at a number."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -67,9 +68,13 @@ class PoolColumns:
 
     @cached_property
     def phash(self) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """`[row]`: the perceptual hashes as numbers, and which rows have one."""
+        """`[row]`: the perceptual hashes as numbers, and which rows have one.
+
+        Raises:
+            InvalidInput: an image's hash is no such hash.
+        """
         column = self.records.column("phash").combine_chunks()
-        return hash_numbers(pc.fill_null(column, "").to_pylist())
+        return hash_numbers(column, lambda row: f"{self.where}: {self.keys[row].as_py()}")
 
 
 def pool_columns(bundle: IndexBundle) -> PoolColumns:
@@ -80,11 +85,23 @@ def pool_columns(bundle: IndexBundle) -> PoolColumns:
     return _OF_BUNDLE[bundle]
 
 
-def hash_numbers(texts: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hashes of 16 hex digits as numbers, and which of the texts are one; an empty text is none."""
-    present = np.array([len(text) == 16 for text in texts], dtype=bool)
-    numbers = np.array([int(text, 16) if known else 0 for text, known in zip(texts, present, strict=True)], np.uint64)
-    return numbers, present
+def hash_numbers(texts: pa.StringArray, name: Callable[[int], str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Hashes as numbers, 0 for null, and which of them are not null.
+
+    Raises:
+        InvalidInput: a text is anything but 16 lower-case hex digits; `name` says whose it is by its position.
+    """
+    wrong = pc.invert(pc.match_substring_regex(texts, "^[0-9a-f]{16}$"))
+    place = pc.index(wrong, True).as_py()
+    if place >= 0:
+        raise InvalidInput(
+            f"{name(place)}: {texts[place].as_py()!r} is no perceptual hash, which is 16 lower-case hex digits; take "
+            "that of viewfold.retrieval.perceptual_hash, or give none"
+        )
+    known = pc.is_valid(texts).to_numpy(zero_copy_only=False)
+    numbers = np.zeros(len(texts), dtype=np.uint64)
+    numbers[known] = np.frombuffer(bytes.fromhex("".join(texts.drop_null().to_pylist())), dtype=">u8")
+    return numbers, known
 
 
 def _names(column: pa.ChunkedArray) -> Names:

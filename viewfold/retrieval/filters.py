@@ -25,7 +25,14 @@ class FilterConfig(Config):
     labels: tuple[str, ...] | None = None
     """Images with these labels alone."""
     attrs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each named column of the records, such as a licence or a consent, the values that are allowed in it."""
+    """For each named column of the records, such as `group` or `shard`, the values that are allowed in it; a bundle
+    has no other columns than those."""
+
+    def __post_init__(self) -> None:
+        listed = {"domains": self.domains, "not_domains": self.not_domains, "labels": self.labels}
+        for name, values in [*listed.items(), *((f"attrs.{column}", found) for column, found in self.attrs.items())]:
+            if isinstance(values, str):  # a text is a sequence of letters, none of which would match
+                raise ValueError(f"{name} must be a sequence of values, got the text {values!r}; write ({values!r},)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,12 @@ def with_label(eligible: Eligible, pool: PoolColumns, label: str) -> Eligible:
     mask = pool.label.codes == (pool.label.names.index(label) if label in pool.label.names else -2)
     mask = mask if eligible.mask is None else mask & eligible.mask
     return dataclasses.replace(eligible, mask=mask, total=int(np.count_nonzero(mask)))
+
+
+def label_counts(eligible: Eligible, pool: PoolColumns) -> NDArray[np.int64]:
+    """`[label]`: eligible rows that carry each of `pool.label.names`."""
+    codes = pool.label.codes
+    return np.bincount(codes if eligible.mask is None else codes[eligible.mask], minlength=len(pool.label.names))
 
 
 def _kept(pool: PoolColumns, config: FilterConfig) -> Iterable[tuple[str, NDArray[np.bool_]]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from viewfold.config import Config
@@ -139,10 +140,11 @@ def guards_of(
 
     Raises:
         ArtifactMismatch: a base vector has another length than those of the bundle.
-        InvalidInput: a base vector has no direction.
+        InvalidInput: a base vector has no direction, or a perceptual hash is none.
     """
     groups = bundle.by_group.codes([query.group if exclude_group else None for query in queries])
-    phash, has_phash = hash_numbers([query.phash or "" for query in queries])
+    hashes = pa.array([query.phash for query in queries], pa.string())
+    phash, has_phash = hash_numbers(hashes, lambda number: f"query {queries[number].id}")
     has_base = np.array([query.base_vector is not None and pool.base is not None for query in queries], dtype=bool)
     return Guards(
         bundle=bundle,

@@ -81,11 +81,8 @@ def _chosen(request: Request, found: Candidates, open_: NDArray[np.bool_]) -> Ch
 
 def _needs(request: Request) -> int:
     """How many choices `min_per_class` asks for, of the classes that the filters leave; 0 for another rule."""
-    quota, codes = request.config.quota, request.pool.label.codes
-    if quota.rule != "min_per_class":
-        return 0
-    counts = np.bincount(codes if request.eligible.mask is None else codes[request.eligible.mask])
-    return int(np.minimum(counts, quota.per_class).sum())
+    quota = request.config.quota
+    return int(np.minimum(request.label_counts, quota.per_class).sum()) if quota.rule == "min_per_class" else 0
 
 
 def _unmet(quota: QuotaConfig, chosen: Chosen, missing: NDArray[np.bool_], needs: int) -> NDArray[np.bool_]:

@@ -20,12 +20,15 @@ def search_parameters(faiss: Any, index: Any, allowed: NDArray[np.bool_] | None)
 
 
 def takes_selectors(faiss: Any, index: Any) -> bool:
-    """Whether this type of index, with all that it wraps, searches under an IDSelector; flat PQ codes do not."""
+    """Whether this type of index, with all that it wraps, searches under an IDSelector; flat PQ codes, additive
+    quantizers and spectral hashes do not."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         return takes_selectors(faiss, index.index)
     if isinstance(index, faiss.IndexRefine):
         return takes_selectors(faiss, index.base_index)
+    if isinstance(index, _refusing(faiss)):
+        return False
     return isinstance(index, (faiss.IndexFlat, faiss.IndexHNSW, faiss.IndexIVF, faiss.IndexScalarQuantizer))
 
 
@@ -33,6 +36,11 @@ def better_exact(allowed: NDArray[np.bool_]) -> bool:
     """Whether so few rows are allowed that looking at each is quicker than a graph that finds few of them on its way,
     and misses none."""
     return int(np.count_nonzero(allowed)) <= max(_FEW, _FEW_SHARE * len(allowed))
+
+
+def _refusing(faiss: Any) -> tuple[type, ...]:
+    """Inverted lists that raise when they are given a selector."""
+    return (faiss.IndexIVFAdditiveQuantizer, faiss.IndexIVFAdditiveQuantizerFastScan, faiss.IndexIVFSpectralHash)
 
 
 def _parameters(faiss: Any, index: Any, selector: Any) -> Any:

@@ -9,12 +9,15 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from viewfold.errors import ArtifactMismatch
 from viewfold.retrieval.abstention import AbstainConfig, resolved
 from viewfold.retrieval.bundle import IndexBundle
 from viewfold.retrieval.columns import pool_columns
 from viewfold.retrieval.demos import DemoItem, DemoSet, Query
 from viewfold.retrieval.diversity import DiversityConfig
+from viewfold.retrieval.faiss_index import unit_rows
 from viewfold.retrieval.filters import eligible_rows
 from viewfold.retrieval.guards import Guarded, guarded_rows, guards_of
 from viewfold.retrieval.picking import Picks, picked
@@ -35,8 +38,9 @@ def select(
     of the queries, for the strategy `oracle` and no other.
 
     Raises:
-        InvalidInput: an image of the bundle has no label, a query's vector has no direction, a filter names what is
-            not there, `min_p_match` has no calibration, or `labels` are missing or out of place.
+        InvalidInput: an image of the bundle has no label, a query's vector has no direction, a perceptual hash is
+            none, a filter names what is not there, `min_p_match` has no calibration, or `labels` are missing or out of
+            place.
         ArtifactMismatch: the queries' vectors have another length than the bundle's, or the calibration is of another
             encoder.
     """
@@ -45,7 +49,7 @@ def select(
         return []
     pool = pool_columns(bundle)
     calibration = resolved(bundle, config.abstain)
-    vectors = np.stack([query.vector for query in queries])
+    vectors = _vectors(bundle, queries)
     request = Request(bundle, pool, eligible_rows(pool, config.filters), queries, vectors, config, labels)
     guards = guards_of(bundle, pool, queries, config.guards, exclude_group=config.exclude_group)
     picks = picked(request, guards)
@@ -53,25 +57,48 @@ def select(
     return _with_fallback(request, picks, found) if config.abstain.min_p_match > 0 else found
 
 
+def _vectors(bundle: IndexBundle, queries: Sequence[Query]) -> NDArray[np.floating]:
+    """`[query, dim]`, refused where a search would refuse them, but by the query's id."""
+    for query in queries:
+        if len(query.vector) != bundle.index.dim:
+            raise ArtifactMismatch(
+                f"query {query.id}: its vector has {len(query.vector)} numbers and the index holds vectors of "
+                f"{bundle.index.dim}; embed it with the encoder that the index was built with"
+            )
+    vectors = np.stack([query.vector for query in queries])
+    unit_rows(vectors.astype(np.float64), [f"query {query.id}" for query in queries])
+    return vectors
+
+
 def _with_fallback(request: Request, picks: Picks, found: list[DemoSet]) -> list[DemoSet]:
     """Replace the sets that have too few probable demonstrations left."""
     abstain = request.config.abstain
     few = [number for number, demos in enumerate(found) if len(demos.items) < min(abstain.k_min, request.config.k)]
-    drawn = _drawn(request, few) if abstain.fallback == "stratified_random" else [[] for _ in few]
-    for number, items in zip(few, drawn, strict=True):
+    drawn = abstain.fallback == "stratified_random"
+    shown = _drawn(request, few) if drawn else [_emptied(found[number]) for number in few]
+    for number, instead in zip(few, shown, strict=True):
         demos = found[number]
         why = f"only {len(demos.items)} of {request.config.k} reach p_match {abstain.min_p_match}, k_min is "
         why += f"{abstain.k_min}: {abstain.fallback}"
         found[number] = dataclasses.replace(
-            demos, items=items, fallback=abstain.fallback, warnings=[*demos.warnings, why], stats={"fill_rate": 0.0}
+            demos,
+            items=instead.items,
+            stats=instead.stats,
+            warnings=[*instead.warnings, why],
+            fallback=abstain.fallback,
         )
     return found
 
 
-def _drawn(request: Request, numbers: Sequence[int]) -> list[list[DemoItem]]:
-    """Items drawn at random behind the same filters and guards, with as many of each class as there is room for."""
+def _emptied(demos: DemoSet) -> DemoSet:
+    return dataclasses.replace(demos, items=[], stats={"fill_rate": 0.0, "candidates": demos.stats["candidates"]})
+
+
+def _drawn(request: Request, numbers: Sequence[int]) -> list[DemoSet]:
+    """Sets drawn at random behind the same filters and guards, with as many of each class that the filters leave as
+    there is room for."""
     config = request.config
-    seats = max(1, config.k // max(1, len(request.pool.label.names)))
+    seats = max(1, config.k // max(1, int(np.count_nonzero(request.label_counts))))
     plain = dataclasses.replace(
         config,
         strategy="random",
@@ -79,4 +106,4 @@ def _drawn(request: Request, numbers: Sequence[int]) -> list[list[DemoItem]]:
         diversity=DiversityConfig(),
         abstain=AbstainConfig(calibration=config.abstain.calibration),
     )
-    return [demos.items for demos in select(request.bundle, [request.queries[number] for number in numbers], plain)]
+    return select(request.bundle, [request.queries[number] for number in numbers], plain)

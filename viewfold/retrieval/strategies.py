@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from viewfold.retrieval.bundle import IndexBundle
 from viewfold.retrieval.candidates import Candidates, Fetch
 from viewfold.retrieval.columns import PoolColumns
 from viewfold.retrieval.demos import Query
-from viewfold.retrieval.filters import Eligible, with_label
+from viewfold.retrieval.filters import Eligible, label_counts, with_label
 from viewfold.retrieval.select_config import SelectConfig
 
 
@@ -29,6 +30,11 @@ class Request:
     config: SelectConfig
     labels: Sequence[str] | None
     """The true label of each query, for `oracle` alone."""
+
+    @cached_property
+    def label_counts(self) -> NDArray[np.int64]:
+        """`[label]`: eligible rows that carry each, counted once for the batch."""
+        return label_counts(self.eligible, self.pool)
 
 
 def nearest_rows(request: Request, part: Fetch) -> Candidates:

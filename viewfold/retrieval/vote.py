@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator
 from viewfold.retrieval.bundle import IndexBundle
+from viewfold.retrieval.columns import pool_columns
+from viewfold.retrieval.filters import FilterConfig, eligible_rows, label_counts
 from viewfold.retrieval.selection import DemoItem, Query, SelectConfig, guarded_rows, select
 
 
@@ -44,9 +46,9 @@ class VoteOutcomes:
     covered: NDArray[np.float64]
     """1 where some demonstration carries the query's label."""
     chance: NDArray[np.float64]
-    """Precision to expect of k images drawn at random behind the same guards."""
+    """Precision to expect of k images drawn at random behind the same filters and the guards of key, file, group."""
     absent: NDArray[np.bool_]
-    """Where no image that the query may see carries its label: a vote there cannot be right."""
+    """Where no image that these leave carries the query's label: a vote there cannot be right."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def vote_outcomes(
         raise InvalidInput(f"{len(queries)} queries with k={config.k}: a vote needs queries and k of 1 or more")
     chosen = [demos.items for demos in select(bundle, queries, config)]
     matches = [sum(item.label == label for item in items) for items, label in zip(chosen, labels, strict=True)]
-    shares = eligible_shares(bundle, queries, labels, exclude_group=config.exclude_group)
+    shares = eligible_shares(bundle, queries, labels, exclude_group=config.exclude_group, filters=config.filters)
     return VoteOutcomes(
         k=config.k,
         labels=list(labels),
@@ -134,14 +136,22 @@ def mean_interval(
 
 
 def eligible_shares(
-    bundle: IndexBundle, queries: Sequence[Query], labels: Sequence[str], *, exclude_group: bool
+    bundle: IndexBundle,
+    queries: Sequence[Query],
+    labels: Sequence[str],
+    *,
+    exclude_group: bool,
+    filters: FilterConfig | None = None,
 ) -> NDArray[np.float64]:
-    """Share of each query's label among the images that its guards leave."""
-    pool = np.array(bundle.column("label"))
-    totals = Counter(pool.tolist())
+    """Share of each query's label among the images that the filters, and its guards of key, file and group, leave."""
+    pool = pool_columns(bundle)
+    eligible = eligible_rows(pool, filters or FilterConfig())
+    totals = dict(zip(pool.label.names, label_counts(eligible, pool).tolist(), strict=True))
+    codes = {name: code for code, name in enumerate(pool.label.names)}
     shares = []
     for label, guard in zip(labels, guarded_rows(bundle, queries, exclude_group=exclude_group), strict=True):
-        eligible = len(pool) - len(guard.rows)
-        carrying = totals[label] - int((pool[guard.rows] == label).sum())
-        shares.append(carrying / eligible if eligible else 0.0)
+        rows = guard.rows if eligible.mask is None else guard.rows[eligible.mask[guard.rows]]
+        left = eligible.total - len(rows)
+        carrying = totals.get(label, 0) - np.count_nonzero(pool.label.codes[rows] == codes.get(label, -2))
+        shares.append(carrying / left if left else 0.0)
     return np.array(shares)

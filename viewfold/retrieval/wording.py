@@ -111,12 +111,8 @@ def _unmet(request: Request, rows: NDArray[np.int64]) -> str:
     if quota.rule == "max_per_class":
         found = int(np.count_nonzero(rows >= 0))
         return f"quota max_per_class={quota.per_class} leaves {found} of {k} demonstrations"
-    mask = request.eligible.mask
-    of_class = np.bincount(
-        pool.label.codes if mask is None else pool.label.codes[mask], minlength=len(pool.label.names)
-    )
     chosen = np.bincount(pool.label.codes[rows[rows >= 0]], minlength=len(pool.label.names))
-    short = np.flatnonzero(chosen < np.minimum(of_class, quota.per_class))
+    short = np.flatnonzero(chosen < np.minimum(request.label_counts, quota.per_class))
     named = ", ".join(repr(pool.label.names[code]) for code in short[:5].tolist()) + (", ..." if len(short) > 5 else "")
     return f"quota min_per_class={quota.per_class} is not met with k={k} by {len(short)} classes: {named}"
 
