@@ -45,10 +45,29 @@ def test_a_bundle_is_built_changed_and_shown_by_its_verbs(app: typer.Typer, tmp_
     assert "117 images (remove 3)" in call("remove", tmp_path / "b", "0000", "--keys-file", tmp_path / "keys")
     assert json.loads(call("inspect", tmp_path / "b", "--json"))["images"] == 117
     assert "117, and 3 removed" in call("inspect", tmp_path / "b")
-    assert "117 images (compact)" in call("compact", tmp_path / "b")
+    assert "117 images (compact), HNSW8" in call("compact", tmp_path / "b", "--factory", "HNSW8")
     assert "117 embeddings" in call("export-embeddings", tmp_path / "b", tmp_path / "out")
     assert "117 images, encoder c" in call("import-embeddings", tmp_path / "out", tmp_path / "in", "--encoder-id", "c")
     assert IndexBundle.open(tmp_path / "b").info.n == 117
+
+
+def test_images_without_a_label_are_left_out_and_counted_unless_none_has_one(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    labels = [None if row % 3 else "l" for row in range(30)]
+    half, base = pool(vectors, label=labels), pool(vectors, encoder_id="b")
+    half.save(tmp_path / "half")
+    base.save(tmp_path / "base")
+    pool(vectors, label=[None] * 30).save(tmp_path / "bare")
+    settings = {"factory": "Flat", "recall_target": 0.95, "memory_cap": "", "ray": False}
+    line = build(tmp_path / "half", tmp_path / "b", base=tmp_path / "base", **settings)  # type: ignore[arg-type]
+    assert "10 images (build)" in line
+    assert "20 images without a label were left out" in line
+    np.testing.assert_array_equal(
+        IndexBundle.open(tmp_path / "b").base_vectors(), IndexBundle.open(tmp_path / "b").exact().take(np.arange(10))
+    )
+    line = build(tmp_path / "bare", tmp_path / "search", base=None, **settings)  # type: ignore[arg-type]
+    assert "30 images (build)" in line
+    assert "no image has a label" in line
 
 
 @pytest.mark.parametrize(

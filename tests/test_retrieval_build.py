@@ -1,10 +1,12 @@
 """Building under a memory cap: in parts, after a kill, and to the same answers as in one piece."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from pools import pool
 
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import BuildSettings, FeatureSet, FeatureStream, IndexBundle, build_bundle, make_bundle
+from viewfold.retrieval.build_memory import resident_bytes
 from viewfold.retrieval.build_vectors import VectorFile
 from viewfold.retrieval.faiss_build import (
     ShardTask,
@@ -25,6 +28,7 @@ from viewfold.retrieval.faiss_build import (
     write_index,
 )
 from viewfold.retrieval.faiss_index import CosineIndex, unit_rows
+from viewfold.retrieval.files import changing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -134,6 +138,59 @@ def test_a_build_that_failed_for_another_reason_goes_on_and_other_settings_begin
         make_bundle(features(), tmp_path / "bundle", factory="IVF8,Flat", settings=settings)
     assert build_bundle(features(), tmp_path / "bundle", factory="Flat").info.factory == "Flat"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "fresh"]
+
+
+class Heavy(FeatureSet):
+    """Vectors that take 200 MB while they are read."""
+
+    def blocks(self, num_rows: int) -> Iterator[NDArray[np.float32]]:
+        held = np.ones(25_000_000)
+        yield from super().blocks(num_rows)
+        del held
+
+
+@pytest.mark.slow
+def test_the_peak_of_an_early_step_is_recorded_by_the_process_that_ends_a_killed_build_too(tmp_path: Path) -> None:
+    light = features()
+    heavy = Heavy(light.encoder_id, light.manifest_hash, light.part, light.records, light.vectors)
+    least = resident_bytes() + (150 << 20)
+    assert build_bundle(heavy, tmp_path / "heavy", factory="IVF8,Flat").info.peak_memory_bytes > least
+
+    def broken(fn: object, tasks: object) -> object:
+        raise OSError("disk full")
+
+    settings = BuildSettings(parallel=broken)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="disk full"):
+        make_bundle(heavy, tmp_path / "cut", factory="IVF8,Flat", settings=settings)
+    assert build_bundle(light, tmp_path / "cut", factory="IVF8,Flat").info.peak_memory_bytes > least
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "HNSW8_SQ8", "PCA6,Flat"])
+def test_what_has_no_codebook_is_trained_on_all_the_same(factory: str, tmp_path: Path) -> None:
+    info = build_bundle(features(), tmp_path / "bundle", factory=factory).info
+    assert info.trained_rows == 900
+    assert info.recall_at_10 > 0.4
+
+
+@pytest.mark.parametrize("factory", ["IVF16,PQ4x4fs", "IVF16,RQ2x4", "IVF16,PQ4x4fsr,RFlat"])
+def test_lists_that_give_nothing_back_or_cannot_be_filtered_are_refused(factory: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"use product codes, such as 'IVF16,PQ8'"):
+        build_bundle(features(), tmp_path / "bundle", factory=factory)
+
+
+def test_a_file_of_vectors_that_ends_early_is_refused(tmp_path: Path) -> None:
+    file = vector_file(tmp_path, features().vectors)
+    os.truncate(file.path, file.start + 899 * 8 * 4)
+    np.testing.assert_array_equal(file.take(np.array([898])), features().vectors[[898]])
+    with pytest.raises(InvalidInput, match=r"vectors\.npy: ends at byte \d+, 32 too early"):
+        file.take(np.array([0, 898, 899]))
+
+
+def test_a_bundle_is_built_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with changing(tmp_path / "bundle"), pytest.raises(InvalidInput, match="another process is changing it"):
+        build_bundle(features(), tmp_path / "bundle")
+    build_bundle(features(), tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 BUILD = """

@@ -12,7 +12,7 @@ import pytest
 from pools import on_circle, pool
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.retrieval import FeatureSet, IndexBundle, build_bundle
+from viewfold.retrieval import FeatureSet, IndexBundle, build_bundle, remove_images
 from viewfold.retrieval.build_records import principal_map
 
 
@@ -183,3 +183,20 @@ def test_importing_the_library_loads_neither_torch_nor_faiss() -> None:
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_opened_bundle_stays_what_it_was_when_another_takes_its_place(tmp_path: Path) -> None:
+    """SQ8 keeps `vectors.npy` beside the index, so that all files read by rows are there."""
+    features, base = random_pool(), random_pool(encoder_id="encoder-base", seed=1)
+    built = {"factory": "SQ8", "thumbnails": [(key, key.encode() * 9) for key in features.keys], "base": base}
+    opened = build_bundle(features, tmp_path / "bundle", **built)  # type: ignore[arg-type]
+    exact, rows = opened.exact().take(np.arange(60)), np.arange(60)
+    before = np.array(opened.base_vectors())
+    later = slice(1, None)
+    built |= {"thumbnails": [(key, key.encode() * 5) for key in features.keys[later]], "base": base.take(rows[later])}
+    build_bundle(features.take(rows[later]), tmp_path / "bundle", **built)  # type: ignore[arg-type]
+    remove_images(tmp_path / "bundle", ["0005"])
+    assert opened.alive.all()
+    assert opened.thumbnail("0007") == b"0007" * 9
+    np.testing.assert_array_equal(opened.exact().take(rows), exact)
+    np.testing.assert_array_equal(opened.base_vectors(), before)

@@ -1,10 +1,14 @@
 """A bundle that images are added to, removed from, and that is cleared of what was removed."""
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from pools import pool
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
@@ -14,6 +18,7 @@ from viewfold.retrieval import (
     add_images,
     build_bundle,
     compact_bundle,
+    fit_calibration,
     inspected,
     inspection,
     remove_images,
@@ -116,5 +121,75 @@ def test_a_bundle_is_shown_with_its_lineage_and_scored_on_new_images(tmp_path: P
     cosines = unit[:50] @ unit.T
     cosines[:, 0] = cosines[np.arange(50), np.arange(50)] = -2
     assert result["precision_at_1"] == pytest.approx((cosines.argmax(1) % 3 == np.arange(50) % 3).mean())
-    with pytest.raises(ArtifactMismatch, match=r"built with encoder encoder-a, .* encoder encoder-b"):
+    with pytest.raises(ArtifactMismatch, match=r"made with encoder encoder-a, .* encoder encoder-b"):
         scored(tmp_path / "bundle", features(encoder_id="encoder-b"))
+
+
+class Racing(FeatureSet):
+    """Features that, while they are read, try to remove an image of the bundle that they are added to."""
+
+    bundle: Path
+
+    def blocks(self, num_rows: int) -> Iterator[NDArray[np.float32]]:
+        with pytest.raises(InvalidInput, match="bundle: another process is changing it; wait until it ends"):
+            remove_images(self.bundle, ["0003"])
+        return super().blocks(num_rows)
+
+
+def test_a_change_waits_for_none_and_loses_none(tmp_path: Path) -> None:
+    build_bundle(part(0, 500), tmp_path / "bundle")
+    new = part(500, 700)
+    racing = Racing(new.encoder_id, new.manifest_hash, new.part, new.records, new.vectors)
+    object.__setattr__(racing, "bundle", tmp_path / "bundle")
+    add_images(tmp_path / "bundle", racing)
+    remove_images(tmp_path / "bundle", ["0003"])
+    info = IndexBundle.open(tmp_path / "bundle").info
+    assert (info.n, info.num_deleted) == (700, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_calibration_stays_with_the_encoder(tmp_path: Path) -> None:
+    domains = [f"d{row % 2}" for row in range(60)]
+    vectors = features(60).vectors
+    bundle = build_bundle(pool(vectors, domain=domains), tmp_path / "bundle")
+    path = tmp_path / "bundle" / "calibration.json"
+    fit_calibration(bundle).save(path)
+    text = path.read_text()
+    remove_images(tmp_path / "bundle", ["0000"])
+    add_images(tmp_path / "bundle", pool(vectors).take([0]))
+    compact_bundle(tmp_path / "bundle")
+    assert path.read_text() == text
+
+
+def test_vectors_of_another_length_or_part_are_refused(tmp_path: Path) -> None:
+    base = part(0, 20, encoder_id="encoder-base")
+    build_bundle(part(0, 20), tmp_path / "bundle", base=base)
+    new, other = part(20, 25), part(20, 25, encoder_id="encoder-base")
+    short = dataclasses.replace(new, vectors=new.vectors[:, :4])
+    for change in (
+        lambda: add_images(tmp_path / "bundle", short, base=other),
+        lambda: scored(tmp_path / "bundle", short),
+    ):
+        with pytest.raises(ArtifactMismatch, match=r"made with vectors of length 6, .* with vectors of length 4"):
+            change()
+    with pytest.raises(ArtifactMismatch, match="made with part invariant, the features with part all"):
+        scored(tmp_path / "bundle", dataclasses.replace(new, part="all"))
+    with pytest.raises(ArtifactMismatch, match=r"made with vectors of length 6, .* with vectors of length 4"):
+        add_images(tmp_path / "bundle", new, base=dataclasses.replace(other, vectors=other.vectors[:, :4]))
+
+
+def test_what_is_left_may_need_another_factory(tmp_path: Path) -> None:
+    build_bundle(features(), tmp_path / "bundle", factory="IVF16,Flat")
+    remove_images(tmp_path / "bundle", features().keys[:200])
+    with pytest.raises(InvalidInput, match="to train 16 centroids takes 624 vectors, there are 500"):
+        compact_bundle(tmp_path / "bundle")
+    info = compact_bundle(tmp_path / "bundle", factory="Flat")
+    assert (info.n, info.factory, info.change) == (500, "Flat", "compact")
+
+
+def test_an_image_without_a_label_is_not_added_to_labelled_ones(tmp_path: Path) -> None:
+    build_bundle(part(0, 20), tmp_path / "bundle")
+    new = part(20, 22)
+    bare = new.records.set_column(1, new.records.schema.field("label"), pa.array(["l0", None]))
+    with pytest.raises(InvalidInput, match=r"0021: has no label, and the images of .* have"):
+        add_images(tmp_path / "bundle", dataclasses.replace(new, records=bare))

@@ -9,6 +9,7 @@ from viewfold.retrieval import choose_factory, parse_bytes, show_bytes
 from viewfold.retrieval.build_memory import plan_memory
 from viewfold.retrieval.factory import index_size, num_lists
 from viewfold.retrieval.faiss_build import index_bytes, new_index
+from viewfold.retrieval.faiss_index import num_centroids
 
 GIB = 1 << 30
 
@@ -56,6 +57,12 @@ def test_a_smaller_cap_means_a_smaller_sample_and_smaller_blocks_down_to_what_tr
     assert 39 * 4096 <= tight.sample_rows < free.sample_rows
     assert tight.block_rows < free.block_rows
     assert tight.peak < free.peak
+    no_codebook = plan_memory(1_000_000, 256, cap=None, **facts | {"centroids": 0})
+    untrained = plan_memory(
+        1_000_000, 256, cap=None, index_bytes=80 << 20, centroids=None, record_bytes=0, process=100 << 20
+    )
+    assert (no_codebook.sample_rows, untrained.sample_rows) == (65536, 0)
+    assert num_centroids(new_index("HNSW8_PQ8", 64)) == 256
     with pytest.raises(InvalidInput, match=r"memory cap 900 MiB: F needs .* GiB, which is 100 MiB for the process"):
         plan_memory(1_000_000, 256, cap=900 << 20, **facts | {"index_bytes": GIB}).require(900 << 20, "F")
 

@@ -82,6 +82,15 @@ def test_similarity_scores_as_search_does_and_ignores_the_length_of_the_query() 
     np.testing.assert_array_equal(index.similarity(queries * np.float32(8), hits.rows), hits.scores)
 
 
+@pytest.mark.parametrize("shape", [(300, 70), (2, 20_000)])
+def test_scores_are_the_same_whatever_is_gathered_at_a_time(shape: tuple[int, int]) -> None:
+    index, queries = CosineIndex.build(unit_vectors(500), "Flat"), unit_vectors(shape[0], seed=4).astype(np.float64)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    rows = np.random.default_rng(5).integers(0, 500, shape)
+    whole = np.einsum("qd,qmd->qm", queries, index.vectors(rows).astype(np.float64)).round(6)
+    np.testing.assert_array_equal(index.similarity(queries, rows), whole)
+
+
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "HNSW16", "PQ8x4", "SQ8", "PCA8,Flat", "IVF8,PQ8x4"])
 def test_any_factory_is_written_and_read_back_to_the_same_answers(factory: str, tmp_path: Path) -> None:
     pool = unit_vectors(700)
@@ -142,6 +151,10 @@ def test_vectors_of_another_length_and_without_direction_are_refused() -> None:
         index.search(unit_vectors(2, dim=8), 3)
     with pytest.raises(InvalidInput, match="query 1: its vector is all zeros or not finite"):
         index.search(np.stack([np.ones(16), np.zeros(16)]), 3)
+    many = np.ones((9000, 16))  # more than one round: 2**24 // (200 * 16) are 5242
+    many[8000] = np.nan
+    with pytest.raises(InvalidInput, match="query 8000: "):
+        CosineIndex.build(unit_vectors(200), "Flat").search(many, 20)
 
 
 def test_a_file_that_faiss_cannot_read_is_refused(tmp_path: Path) -> None:

@@ -93,11 +93,15 @@ def index_remove(
 
 
 @index_app.command("compact")
-def index_compact(bundle: Bundle, memory_cap: Cap = "") -> None:
+def index_compact(
+    bundle: Bundle,
+    factory: Annotated[str, typer.Option(help="Another FAISS factory string; default that of the bundle.")] = "",
+    memory_cap: Cap = "",
+) -> None:
     """Build the bundle again without what was removed."""
     from viewfold.jobs.index_verbs import compact
 
-    typer.echo(compact(bundle, memory_cap=memory_cap))
+    typer.echo(compact(bundle, factory=factory, memory_cap=memory_cap))
 
 
 @index_app.command("score")

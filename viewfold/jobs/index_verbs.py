@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import (
@@ -29,6 +31,7 @@ from viewfold.retrieval.bundle import BundleInfo
 from viewfold.retrieval.calibration import FILE as CALIBRATION
 from viewfold.retrieval.calibration import Kind
 from viewfold.retrieval.faiss_build import ShardTask
+from viewfold.retrieval.files import changing
 
 
 def build(
@@ -41,15 +44,15 @@ def build(
             memory_cap=parse_bytes(memory_cap) if memory_cap else None,
             parallel=_ray_map(stack) if ray else map,
         )
-        source, other = FeatureStream.open(features), None if base is None else FeatureStream.open(base)
+        source, other, note = _labelled(features, base)
         info = make_bundle(source, out, factory=factory, settings=settings, base=other)
-    return _line(out, info)
+    return _line(out, info) + note
 
 
 def add(bundle: Path, features: Path, *, base: Path | None) -> str:
     """Add the images of a feature set to a bundle."""
-    other = None if base is None else FeatureStream.open(base)
-    return _line(bundle, add_images(bundle, FeatureStream.open(features), base=other))
+    source, other, note = _labelled(features, base)
+    return _line(bundle, add_images(bundle, source, base=other)) + note
 
 
 def remove(bundle: Path, keys: Sequence[str], *, keys_file: Path | None) -> str:
@@ -61,13 +64,13 @@ def remove(bundle: Path, keys: Sequence[str], *, keys_file: Path | None) -> str:
     return _line(bundle, remove_images(bundle, every))
 
 
-def compact(bundle: Path, *, memory_cap: str) -> str:
-    """Build a bundle again without what was removed."""
-    if not memory_cap:
-        return _line(bundle, compact_bundle(bundle))
-    target = IndexBundle.open(bundle).info.recall_target
-    settings = BuildSettings(recall_target=target, memory_cap=parse_bytes(memory_cap))
-    return _line(bundle, compact_bundle(bundle, settings=settings))
+def compact(bundle: Path, *, factory: str, memory_cap: str) -> str:
+    """Build a bundle again without what was removed; an empty `factory` is that of the bundle."""
+    settings = None
+    if memory_cap:
+        target = IndexBundle.open(bundle).info.recall_target
+        settings = BuildSettings(recall_target=target, memory_cap=parse_bytes(memory_cap))
+    return _line(bundle, compact_bundle(bundle, factory=factory or None, settings=settings))
 
 
 def score(bundle: Path, features: Path) -> str:
@@ -80,9 +83,9 @@ def score(bundle: Path, features: Path) -> str:
 
 def calibrate(folder: Path, *, kind: Kind) -> str:
     """Fit on the bundle's own images how probable a match is at each cosine; the curve is kept with the bundle."""
-    bundle = IndexBundle.open(folder)
-    fitted = fit_calibration(bundle, kind=kind)
-    fitted.save(folder / CALIBRATION)
+    with changing(folder):
+        fitted = fit_calibration(IndexBundle.open(folder), kind=kind)
+        fitted.save(folder / CALIBRATION)
     scores = np.linspace(fitted.scores[0], fitted.scores[-1], 5)
     curve = ", ".join(f"{p:.2f} at {s:.3f}" for s, p in zip(scores, fitted.probability(scores), strict=True))
     return (
@@ -105,6 +108,22 @@ def export_to(source: Path, out: Path) -> str:
 def import_from(source: Path, out: Path, *, encoder_id: str) -> str:
     """Read such a folder as a feature set."""
     return f"{out}: feature set of {import_embeddings(source, out, encoder_id=encoder_id)} images, encoder {encoder_id}"
+
+
+def _labelled(features: Path, base: Path | None) -> tuple[FeatureStream, FeatureStream | None, str]:
+    """What may be shown, images with a label, and a note on the others; without any label, all for search alone."""
+    source, other = FeatureStream.open(features), None if base is None else FeatureStream.open(base)
+    kept = pc.not_equal(pc.fill_null(source.column("label"), ""), "").to_numpy()
+    without = len(kept) - int(kept.sum())
+    if not without:
+        return source, other, ""
+    if without == len(kept):
+        return source, other, "\nno image has a label: the index can be searched, and shows no demonstrations"
+    shown = source.where(kept)
+    if other is not None:
+        keys = shown.column("key")
+        other = other.where(pc.is_in(other.column("key"), value_set=pa.array(keys.to_pylist())).to_numpy())
+    return shown, other, f"\n{without} images without a label were left out: a demonstration shows one"
 
 
 def _line(folder: Path, info: BundleInfo) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from viewfold.retrieval.build_memory import (
     MemoryPlan,
     PeakMemory,
     index_budget,
+    peak_bytes,
     plan_memory,
     release_memory,
     resident_bytes,
@@ -145,7 +146,7 @@ def _planned(work: Work, features: VectorSource, factory: str, settings: BuildSe
         reckoned = plan_memory(
             *size,
             index_bytes=index_bytes(index, len(features)),
-            centroids=num_centroids(index),
+            centroids=None if index.is_trained else num_centroids(index),
             record_bytes=features.record_bytes,
             process=process,
             cap=cap,
@@ -179,15 +180,12 @@ class _Build:
 
     def run(self, thumbnails: Iterable[tuple[str, bytes]], card: Path | None) -> BundleInfo:
         began, peak = time.perf_counter(), PeakMemory()
-        self.work.once("vectors", self._write_vectors)
-        release_memory()
-        placed = self.work.once("records", lambda: self._write_records(thumbnails))
-        release_memory()
-        trained = self.work.once("trained", self._train)
-        release_memory()
-        filled = self.work.once("filled", self._fill)
-        release_memory()
-        measured = self.work.once("measured", self._measure)
+        written = self._step("vectors", self._write_vectors)
+        placed = self._step("records", lambda: self._write_records(thumbnails))
+        trained = self._step("trained", self._train)
+        filled = self._step("filled", self._fill)
+        measured = self._step("measured", self._measure)
+        peaks = [step.pop("peak") for step in (written, placed, trained, filled, measured)]
         names = [INDEX, RECORDS, THUMBNAILS, AXES]
         if measured.pop("lossless"):
             (self.work.bundle / VECTORS).unlink(missing_ok=True)
@@ -197,15 +195,26 @@ class _Build:
         if card is not None:
             names.append(f"card{card.suffix}")
             shutil.copyfile(card, self.work.bundle / names[-1])
-        info = self._info(names, placed | measured)
+        info = self._info(names, placed | measured | {"search": filled["search"]})
         info = dataclasses.replace(
             info,
             trained_rows=trained["rows"],
             build_s=round(time.perf_counter() - began, 3),
-            peak_memory_bytes=max(peak.read(), filled["peak"]),
+            peak_memory_bytes=max(peak.read(), *peaks),
         )
         write_json(self.work.bundle / INFO, dataclasses.asdict(info))
         return info
+
+    def _step(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` answers, and `peak`, the bytes held at most until then; kept for a build that goes on later."""
+
+        def made() -> dict[str, Any]:
+            facts = make()
+            return facts | {"peak": max(peak_bytes(), facts.get("peak", 0))}
+
+        done = self.work.once(name, made)
+        release_memory()
+        return done
 
     def _write_vectors(self) -> dict[str, Any]:
         """Unit vectors in ascending order of keys, and the records in that order."""
@@ -305,7 +314,6 @@ class _Build:
                 dim=features.dim,
                 n=len(features),
                 num_deleted=0,
-                search=self.work.once("filled", self._fill)["search"],
                 recall_target=self.settings.recall_target,
                 bytes_per_vector=round((self.work.bundle / INDEX).stat().st_size / len(features), 2),
                 score_histogram=histogram,

@@ -17,6 +17,7 @@ _ALLOWANCE = 96 << 20  # what FAISS, Arrow, BLAS and the allocator hold beside w
 _RECORDS_FACTOR = 4  # read, put in order, written, with what Arrow holds back; measured
 _CODEBOOK_ROWS = 65536  # FAISS trains codebooks and rotations on no more
 _LEAST_PER_CENTROID = 39  # FAISS's own minimum
+_LEAST_UNCOUNTED = 4096  # to train what has no centroids; FAISS would take a single vector, and find nothing with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +64,27 @@ def plan_memory(
     dim: int,
     *,
     index_bytes: int,
-    centroids: int,
+    centroids: int | None,
     record_bytes: int,
     process: int,
     cap: int | None,
 ) -> MemoryPlan:
     """What a build takes, with the training sample and the blocks made as small as `cap` asks for.
 
-    `index_bytes` is the filled index, `centroids` the largest codebook that has to be trained, 0 for none.
+    `index_bytes` is the filled index, `centroids` the largest codebook that has to be trained: 0 where something else
+    is, such as ranges of numbers or a rotation, None where nothing is.
     """
     free = None if cap is None else max(0, cap - process - _ALLOWANCE)
     row = 4 * dim
     block_bytes = 32 << 20 if free is None else min(32 << 20, max(1 << 20, free // 32))
     block_rows = max(256, block_bytes // row)
     # k-means holds its sample, and rotations and codebooks some copies of a part of it.
-    copies = 4 * min(num_rows, _CODEBOOK_ROWS) * row if centroids else 0
-    rows = sample_rows(num_rows, centroids) if centroids else 0
-    fixed = 3 * centroids * row + copies
-    if free is not None and centroids:
-        fits = int((free - fixed) // (2 * row))
-        rows = max(min(rows, fits), min(num_rows, _LEAST_PER_CENTROID * centroids))
+    rows, fixed = 0, 0
+    if centroids is not None:
+        rows = sample_rows(num_rows, centroids) if centroids else min(num_rows, _CODEBOOK_ROWS)
+        fixed = 3 * centroids * row + 4 * min(num_rows, _CODEBOOK_ROWS) * row
+        fits = rows if free is None else int((free - fixed) // (2 * row))
+        rows = max(min(rows, fits), min(num_rows, _LEAST_PER_CENTROID * centroids or _LEAST_UNCOUNTED))
     shard_rows = max(block_rows, min(num_rows, 262_144))
     shard_bytes = index_bytes * shard_rows // max(num_rows, 1)
     if free is not None and shard_bytes > free // 8:
@@ -91,7 +93,7 @@ def plan_memory(
     return MemoryPlan(
         process=process,
         records=round(_RECORDS_FACTOR * record_bytes) + 32 * num_rows,
-        training=2 * rows * row + fixed if centroids else 0,
+        training=2 * rows * row + fixed,
         filling=index_bytes + 2 * shard_bytes + 4 * block_rows * row + 40 * num_rows,
         sample_rows=rows,
         block_rows=block_rows,
@@ -116,7 +118,12 @@ class PeakMemory:
 
     def read(self) -> int:
         """Bytes."""
-        return _status("VmHWM") or _usage()
+        return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process since it began, or since the last `PeakMemory`."""
+    return _status("VmHWM") or _usage()
 
 
 def release_memory() -> None:

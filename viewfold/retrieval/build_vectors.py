@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
+from viewfold.retrieval.held_file import HeldFile
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class VectorFile:
     dim: int
     start: int
     """Bytes before the first row."""
+    file: HeldFile
+    """What is read, also when another file has taken the place of `path`."""
 
     @classmethod
     def create(cls, path: Path, num_rows: int, dim: int) -> "VectorFile":
@@ -34,7 +37,7 @@ class VectorFile:
             npy.write_array_header_1_0(file, header)
             start = file.tell()
             file.truncate(start + num_rows * dim * 4)
-        return cls(path, num_rows, dim, start)
+        return cls(path, num_rows, dim, start, HeldFile(path))
 
     @classmethod
     def open(cls, path: Path) -> "VectorFile":
@@ -51,7 +54,7 @@ class VectorFile:
                 raise InvalidInput(f"{path}: not a file of vectors ({error}); build it again") from None
             if len(shape) != 2 or by_columns or dtype != np.dtype("<f4"):
                 raise InvalidInput(f"{path}: holds {dtype} of shape {shape}, not float32 vectors; build it again")
-            return cls(path, *shape, file.tell())
+            return cls(path, *shape, file.tell(), HeldFile(path))
 
     def put(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Write vectors to these rows; neighbouring rows cost one write."""
@@ -66,9 +69,9 @@ class VectorFile:
 
     def block(self, first: int, last: int) -> NDArray[np.float32]:
         """The rows from `first` up to and without `last`."""
-        return np.fromfile(
-            self.path, dtype=np.float32, count=(last - first) * self.dim, offset=self.start + first * self.dim * 4
-        ).reshape(-1, self.dim)
+        found = np.empty((last - first, self.dim), dtype=np.float32)
+        self._read(found, first)
+        return found
 
     def blocks(self, num_rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """First row and vectors of one block after the other, at most `num_rows` each."""
@@ -79,13 +82,12 @@ class VectorFile:
         """The vectors of these rows, in their order."""
         different, back = np.unique(rows, return_inverse=True)
         found = np.empty((len(different), self.dim), dtype=np.float32)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            for first, last in _runs(different):
-                os.preadv(handle, [found[first:last].data.cast("B")], self.start + int(different[first]) * self.dim * 4)
-        finally:
-            os.close(handle)
+        for first, last in _runs(different):
+            self._read(found[first:last], int(different[first]))
         return found if len(different) == len(rows) and (back[1:] > back[:-1]).all() else found[back]
+
+    def _read(self, found: NDArray[np.float32], first: int) -> None:
+        self.file.fill(found.data.cast("B"), self.start + first * self.dim * 4)
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

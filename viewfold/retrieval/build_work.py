@@ -1,6 +1,5 @@
 """Where a build is made: a folder beside the bundle, in which a build that was killed finds what it had finished."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 from viewfold.errors import InvalidInput
 from viewfold.folders import publish
-from viewfold.retrieval.files import replaceable, write_json
+from viewfold.retrieval.files import changing, replaceable, write_json
 
 _MARK = "build.json"
 _BUNDLE = "bundle"
@@ -44,16 +43,13 @@ def working(out: Path, mark: str, *, marker: str) -> Iterator[Work]:
     An error in what the user gave removes the folder; whatever else ends the block leaves it for the next build.
 
     Raises:
-        InvalidInput: `out` holds something else than `marker` stands for, or another process builds it now.
+        InvalidInput: `out` holds something else than `marker` stands for, or another process changes it now.
     """
     replaceable(out, marker=marker)
     work = Work(out.with_name(f"{out.name}.build"))
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with (work.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidInput(f"{out}: another process is building it; wait until it ends") from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with changing(out):
+        work.folder.mkdir(exist_ok=True)
         _prepare(work, mark)
         try:
             yield work
@@ -71,7 +67,7 @@ def _prepare(work: Work, mark: str) -> None:
         for leftover in work.folder.iterdir():
             if leftover.is_dir():
                 shutil.rmtree(leftover)
-            elif leftover.name != "lock":
+            else:
                 leftover.unlink()
         write_json(path, {"mark": mark})
     work.bundle.mkdir(exist_ok=True)

@@ -24,6 +24,7 @@ from viewfold.retrieval.build_vectors import VectorFile
 from viewfold.retrieval.faiss_index import CosineIndex, Hits
 from viewfold.retrieval.features import RECORD_SCHEMA
 from viewfold.retrieval.files import check_sha256, read_json
+from viewfold.retrieval.held_file import HeldFile
 from viewfold.retrieval.lookup import RowsByValue
 
 FORMAT = 2
@@ -103,14 +104,41 @@ class BundleInfo(Config):
 
 
 @dataclass(frozen=True, eq=False)
+class BundleFiles:
+    """The files of an opened bundle that are read row by row: held open, since a change puts others in their place."""
+
+    alive: NDArray[np.bool_]
+    thumbnails: HeldFile
+    vectors: VectorFile | None
+    base: NDArray[np.float32] | None
+
+    @classmethod
+    def open(cls, folder: Path, info: BundleInfo) -> "BundleFiles":
+        """Open those that the bundle has."""
+        alive = np.ones(info.n, dtype=bool)
+        if DELETED in info.files:
+            alive[np.load(folder / DELETED, allow_pickle=False)] = False
+        return cls(
+            alive,
+            HeldFile(folder / THUMBNAILS),
+            VectorFile.open(folder / VECTORS) if VECTORS in info.files else None,
+            np.load(folder / BASE, mmap_mode="r", allow_pickle=False) if BASE in info.files else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class IndexBundle:
-    """An opened bundle. Rows are positions in `records` and in the index, in ascending order of keys."""
+    """An opened bundle. Rows are positions in `records` and in the index, in ascending order of keys.
+
+    It stays what it was when it was opened, also while its folder is changed or built anew.
+    """
 
     folder: Path
     info: BundleInfo
     records: pa.Table
     """`BUNDLE_SCHEMA`."""
     index: CosineIndex
+    held: BundleFiles
 
     @classmethod
     def open(cls, folder: Path, *, encoder_id: str | None = None) -> "IndexBundle":
@@ -130,18 +158,16 @@ class IndexBundle:
         check_sha256(folder, info.files)
         if info.id != bundle_id(info):
             raise InvalidInput(f"{path}: damaged, its id {info.id} does not belong to what it lists; build it again")
-        return cls(folder, info, pq.read_table(folder / RECORDS), CosineIndex.read(folder / INDEX))
+        records, held = pq.read_table(folder / RECORDS), BundleFiles.open(folder, info)
+        return cls(folder, info, records, CosineIndex.read(folder / INDEX), held)
 
     def __len__(self) -> int:
         return self.info.n
 
-    @cached_property
+    @property
     def alive(self) -> NDArray[np.bool_]:
         """`[row]`: false for what was removed, which no search returns."""
-        rows = np.ones(len(self), dtype=bool)
-        if DELETED in self.info.files:
-            rows[np.load(self.folder / DELETED, allow_pickle=False)] = False
-        return rows
+        return self.held.alive
 
     def search(
         self,
@@ -165,7 +191,7 @@ class IndexBundle:
 
     def exact(self) -> Rows:
         """The unit vectors as they were given, from the index itself or, where it keeps them roughly, from a file."""
-        return VectorFile.open(self.folder / VECTORS) if VECTORS in self.info.files else StoredVectors(self.index)
+        return self.held.vectors or StoredVectors(self.index)
 
     def column(self, name: str) -> list[Any]:
         """One column of the records as plain Python values; None where nothing is known."""
@@ -193,10 +219,9 @@ class IndexBundle:
         Raises:
             InvalidInput: the bundle was built without them, because its own encoder is the base.
         """
-        if self.info.base_encoder_id is None:
+        if self.held.base is None:
             raise InvalidInput(f"{self.folder}: built without vectors of a base encoder; give `base` when building it")
-        vectors: NDArray[np.float32] = np.load(self.folder / BASE, mmap_mode="r", allow_pickle=False)
-        return vectors
+        return self.held.base
 
     def thumbnail(self, key: str) -> bytes | None:
         """The JPEG file of the thumbnail of `key`; None if the image is not in the bundle or came without one."""
@@ -207,9 +232,7 @@ class IndexBundle:
         offset, size = (self.records.column(name)[row].as_py() for name in ("thumb_offset", "thumb_size"))
         if offset is None:
             return None
-        with (self.folder / THUMBNAILS).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return self.held.thumbnails.read(size, offset)
 
 
 def bundle_id(info: BundleInfo) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from viewfold.config import fingerprint
-from viewfold.errors import ArtifactMismatch, InvalidInput
+from viewfold.errors import InvalidInput
 from viewfold.retrieval.build import BuildSettings, make_bundle, sampled, score_histogram
 from viewfold.retrieval.build_measure import Rows, StoredVectors, ask_exactly, latency_ms, measured_recall
 from viewfold.retrieval.build_memory import PeakMemory
@@ -36,11 +37,13 @@ from viewfold.retrieval.bundle import (
     ScoreHistogram,
     named,
 )
+from viewfold.retrieval.calibration import FILE as CALIBRATION
 from viewfold.retrieval.faiss_build import write_index
 from viewfold.retrieval.faiss_index import CosineIndex, load_faiss
 from viewfold.retrieval.features import RECORD_SCHEMA
 from viewfold.retrieval.features_stream import VectorSource
-from viewfold.retrieval.files import published, sha256_of, write_json
+from viewfold.retrieval.files import changing, published, sha256_of, write_json
+from viewfold.retrieval.lineage import check_lineage
 
 _BLOCK_ROWS = 4096
 
@@ -51,7 +54,12 @@ def remove_images(folder: Path, keys: Sequence[str]) -> BundleInfo:
     Raises:
         InvalidInput: a key that the bundle does not hold, or holds no more; or none would be left.
     """
-    bundle = IndexBundle.open(folder)
+    with _opened(folder) as bundle:
+        return _without(bundle, keys)
+
+
+def _without(bundle: IndexBundle, keys: Sequence[str]) -> BundleInfo:
+    folder = bundle.folder
     alive, rows = bundle.alive.copy(), list[int]()
     for key, found in zip(keys, bundle.by_key.rows(keys), strict=True):
         held = found[alive[found]]
@@ -61,7 +69,7 @@ def remove_images(folder: Path, keys: Sequence[str]) -> BundleInfo:
         rows.extend(held.tolist())
     if not rows or not alive.any():
         raise InvalidInput(f"{folder}: {len(rows)} of {int(bundle.alive.sum())} images named; an index cannot be empty")
-    with published(folder, marker=INFO) as aside:
+    with _replaced(folder) as aside:
         kept = _linked(bundle, aside, without={DELETED})
         np.save(aside / DELETED, np.flatnonzero(~alive), allow_pickle=False)
         return _described(bundle, aside, [*kept, DELETED], f"remove {len(rows)}", num_deleted=int((~alive).sum()))
@@ -73,12 +81,17 @@ def add_images(folder: Path, features: VectorSource, *, base: VectorSource | Non
     `base` holds the same images as the base encoder sees them, where the bundle has vectors of that encoder.
 
     Raises:
-        ArtifactMismatch: another encoder or part than the bundle's; names both.
-        InvalidInput: an image that the bundle holds already; `base` missing or without effect.
+        ArtifactMismatch: another encoder, part or length of vectors than the bundle's; names both.
+        InvalidInput: an image that the bundle holds already, or without a label beside images that have one; `base`
+            missing or without effect.
     """
-    bundle = IndexBundle.open(folder)
-    _check_lineage(bundle, features, base)
-    records = features.records
+    with _opened(folder) as bundle:
+        _check_lineage(bundle, features, base)
+        return _with(bundle, features, base)
+
+
+def _with(bundle: IndexBundle, features: VectorSource, base: VectorSource | None) -> BundleInfo:
+    folder, records = bundle.folder, features.records
     order = key_order(records.column("key"))
     records = records.take(pa.array(order))
     held = bundle.records.column("key").filter(pa.array(bundle.alive))
@@ -86,8 +99,12 @@ def add_images(folder: Path, features: VectorSource, *, base: VectorSource | Non
     if pc.any(known).as_py():
         first = records.column("key").filter(known)[0].as_py()
         raise InvalidInput(f"{first}: {folder} holds this image already; remove it first, or embed only what is new")
+    unlabelled = records.column("label").is_null()
+    if pc.any(unlabelled).as_py() and bundle.records.column("label").null_count < len(bundle):
+        first = records.column("key").filter(unlabelled)[0].as_py()
+        raise InvalidInput(f"{first}: has no label, and the images of {folder} have; label it or leave it out")
     peak = PeakMemory()
-    with published(folder, marker=INFO) as aside:
+    with _replaced(folder) as aside:
         kept = _linked(bundle, aside, without={INDEX, RECORDS, VECTORS, BASE})
         new = spool(features, order, aside / "new.npy", block_rows=_BLOCK_ROWS)
         index = load_faiss().read_index(str(folder / INDEX))
@@ -115,9 +132,17 @@ def add_images(folder: Path, features: VectorSource, *, base: VectorSource | Non
         return _described(bundle, aside, names, f"add {len(order)}", peak_memory_bytes=peak.read(), **facts)
 
 
-def compact_bundle(folder: Path, *, settings: BuildSettings | None = None) -> BundleInfo:
-    """Build the bundle again from what it holds, without the removed images and in the order of keys."""
-    bundle = IndexBundle.open(folder)
+def compact_bundle(folder: Path, *, factory: str | None = None, settings: BuildSettings | None = None) -> BundleInfo:
+    """Build the bundle again from what it holds, without the removed images and in the order of keys.
+
+    `factory` is another FAISS factory string, where what is left is too little to train the bundle's own.
+    """
+    with _opened(folder) as bundle:
+        return _compacted(bundle, factory or bundle.info.factory, settings)
+
+
+def _compacted(bundle: IndexBundle, factory: str, settings: BuildSettings | None) -> BundleInfo:
+    folder = bundle.folder
     based_on = bundle.info.base_encoder_id
     base = _Kept(bundle, VectorFile.open(folder / BASE), based_on) if based_on is not None else None
     settings = settings or BuildSettings(recall_target=bundle.info.recall_target)
@@ -127,14 +152,14 @@ def compact_bundle(folder: Path, *, settings: BuildSettings | None = None) -> Bu
     make_bundle(
         source,
         whole,
-        factory=bundle.info.factory,
+        factory=factory,
         settings=settings,
         base=base,
         thumbnails=_thumbnails(bundle),
         card=card,
     )
     compacted = IndexBundle.open(whole)
-    with published(folder, marker=INFO) as aside:
+    with _replaced(folder) as aside:
         names = _linked(compacted, aside, without=set())
         told = dataclasses.replace(compacted.info, parents=bundle.info.parents, id=bundle.info.id)
         told = dataclasses.replace(told, added_manifests=bundle.info.added_manifests)
@@ -183,23 +208,33 @@ class _Kept:
             yield block[self.bundle.alive[first : first + len(block)]]
 
 
+@contextmanager
+def _opened(folder: Path) -> Iterator[IndexBundle]:
+    """The bundle, which no other process changes before the block ends."""
+    with changing(folder):
+        yield IndexBundle.open(folder)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """What takes the bundle's place; its calibration stays, as the encoder does."""
+    with published(folder, marker=INFO) as aside:
+        yield aside
+        if (folder / CALIBRATION).is_file():
+            os.link(folder / CALIBRATION, aside / CALIBRATION)
+
+
 def _check_lineage(bundle: IndexBundle, features: VectorSource, base: VectorSource | None) -> None:
-    info = bundle.info
-    for what, there, given in (
-        ("encoder", info.encoder_id, features.encoder_id),
-        ("part", info.part, features.part),
-        ("base encoder", info.base_encoder_id, None if base is None else base.encoder_id),
-    ):
-        if what == "base encoder" and (there is None) != (given is None):
-            raise InvalidInput(
-                f"{bundle.folder}: has vectors of base encoder {there}; add the same images as it sees them with --base"
-                if given is None
-                else f"{bundle.folder}: has no vectors of a base encoder, so --base {given} has no effect; leave it out"
-            )
-        if there != given:
-            raise ArtifactMismatch(
-                f"{bundle.folder}: made with {what} {there}, the features to add with {what} {given}"
-            )
+    check_lineage(bundle, features)
+    there, given = bundle.info.base_encoder_id, None if base is None else base.encoder_id
+    if (there is None) != (given is None):
+        raise InvalidInput(
+            f"{bundle.folder}: has vectors of base encoder {there}; add the same images as it sees them with --base"
+            if given is None
+            else f"{bundle.folder}: has no vectors of a base encoder, so --base {given} has no effect; leave it out"
+        )
+    if base is not None:
+        check_lineage(bundle, base, base=True)
 
 
 def _linked(bundle: IndexBundle, aside: Path, *, without: set[str]) -> list[str]:

@@ -54,10 +54,11 @@ def import_embeddings(source: Path, out: Path, *, encoder_id: str) -> int:
     """Read such a folder as a feature set of the encoder `encoder_id`, which the folder does not name.
 
     The key is the column `key`, else `image_path`; label, domain, group and the other columns of `RECORD_SCHEMA` are
-    taken where they are text or numbers of that name.
+    taken under that name; a `phash` that is not 16 hex digits is another kind of hash, and left out.
 
     Raises:
-        InvalidInput: files are missing, do not belong together, or hold no keys.
+        InvalidInput: files are missing, do not belong together, hold no keys, vectors of several lengths or a column
+            that cannot be what its name says; names the file.
     """
     pairs = _pairs(source)
     digest = hashlib.sha256()
@@ -83,10 +84,23 @@ def _add(writer: FeatureWriter, embeddings: Path, metadata: Path) -> int:
     columns: dict[str, Any] = {}
     for field in RECORD_SCHEMA:
         name = key if field.name == "key" else field.name
-        known = name in table.column_names
-        columns[field.name] = pc.cast(table.column(name), field.type) if known else pa.nulls(len(vectors), field.type)
+        columns[field.name] = _column(table, name, field.type, metadata)
+    hashes = columns["phash"]
+    columns["phash"] = pc.if_else(pc.match_substring_regex(hashes, "^[0-9a-f]{16}$"), hashes, None)
     writer.add(record_table(columns), vectors.astype(np.float32))
     return len(vectors)
+
+
+def _column(table: pa.Table, name: str, kind: pa.DataType, metadata: Path) -> Any:
+    if name not in table.column_names:
+        return pa.nulls(table.num_rows, kind)
+    try:
+        return pc.cast(table.column(name), kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InvalidInput(
+            f"{metadata}: column {name!r} holds {table.column(name).type}, which is no {kind} ({error}); rename it or "
+            "take it out"
+        ) from None
 
 
 def _pairs(source: Path) -> list[tuple[Path, Path]]:

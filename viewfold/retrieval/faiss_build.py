@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.retrieval.build_memory import PeakMemory
+from viewfold.retrieval.build_memory import peak_bytes
 from viewfold.retrieval.build_vectors import VectorFile
 from viewfold.retrieval.factory import IVF_ROW_BYTES, hnsw_row_bytes
 from viewfold.retrieval.faiss_index import check_training_size, load_faiss, refusal
@@ -23,7 +23,8 @@ def new_index(factory: str, dim: int) -> Any:
     """An untrained FAISS index under the inner product.
 
     Raises:
-        InvalidInput: FAISS does not know the string, or cannot build it for this length of vectors.
+        InvalidInput: FAISS does not know the string, cannot build it for this length of vectors, or cannot do with it
+            all that a bundle does.
     """
     faiss = load_faiss()
     try:
@@ -31,11 +32,18 @@ def new_index(factory: str, dim: int) -> Any:
         graph = graph_of(index)
         if graph is not None:
             graph.hnsw.efConstruction = EF_CONSTRUCTION
+        lists = lists_of(index)
     except RuntimeError as error:
         raise InvalidInput(
             f"factory {factory!r}: FAISS refuses it for vectors of {dim} numbers ({refusal(error)}); "
             "'Flat' always works"
         ) from None
+    if isinstance(lists, (faiss.IndexIVFFastScan, faiss.IndexIVFAdditiveQuantizer)):
+        # The first crashes when it is asked for its vectors, the second raises when it is searched under a mask.
+        raise InvalidInput(
+            f"factory {factory!r}: inverted lists of fast-scan or additive codes give no vectors back or cannot be "
+            f"filtered; use product codes, such as 'IVF{lists.nlist},PQ8'"
+        )
     return index
 
 
@@ -81,8 +89,10 @@ class ShardTask:
 
 
 def fill_shard(task: ShardTask) -> int:
-    """Write the filled copy, if no earlier task has; the bytes that this process held at most."""
-    peak = PeakMemory()
+    """Write the filled copy, if no earlier task has; the bytes that this process held at most.
+
+    Linux's counter is not set back here: in the build's own process it counts the steps before as well.
+    """
     if not task.out.is_file():
         faiss = load_faiss()
         index = faiss.read_index(str(task.trained))
@@ -90,7 +100,7 @@ def fill_shard(task: ShardTask) -> int:
         for first in range(task.first, task.last, task.block_rows):
             index.add(vectors.block(first, min(first + task.block_rows, task.last)))
         write_index(index, task.out)
-    return peak.read()
+    return peak_bytes()
 
 
 ParallelMap = Callable[[Callable[[ShardTask], int], Iterable[ShardTask]], Iterator[int]]

@@ -6,6 +6,7 @@ What else needs FAISS gets it by `load_faiss`.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ Float = TypeVar("Float", np.float32, np.float64)
 _DECIMALS = 6
 _MARGIN = 2e-6  # one step of the rounding and the float32 error of FAISS's own scores
 _OPQ_CENTROIDS = 256  # OPQ learns its rotation with 8-bit codes, whatever the index behind it uses
-_CHUNK = 1 << 24  # numbers gathered at a time when candidates are scored again, 128 MiB in float64
+_CHUNK = 1 << 24  # numbers that the candidates of one round have, 128 MiB in float64
+_SCORED = 1 << 18  # numbers gathered at a time when they are scored again: 2 MiB stay in the cache, twice as quick
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,7 @@ class CosineIndex:
         width = min(k, len(self))
         hits = Hits(np.full((len(vectors), width), -1), np.full((len(vectors), width), -np.inf))
         banned = self._banned(excluded)
+        self._queries(vectors)  # refused here a query has its own number, below that within one round
         for part in self.fetches(len(vectors), k):
             found = self.candidates(vectors[part.numbers], part.fetch, allowed=allowed, exhaustive=part.exhaustive)
             out = (found.rows < 0) | np.isin(part.numbers[:, None] * len(self) + found.rows, banned)
@@ -206,10 +209,12 @@ class CosineIndex:
     def _scores(self, queries: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         # FAISS's own float32 scores change in the last digits with the size of the batch, enough to turn a tie round.
         scores = np.empty(rows.shape)
-        step = max(1, _CHUNK // max(1, queries.size))
-        for start in range(0, rows.shape[1], step):
-            part = np.ascontiguousarray(rows[:, start : start + step])
-            scores[:, start : start + step] = np.einsum("qd,qmd->qm", queries, self.vectors(part).astype(np.float64))
+        wide = max(1, _SCORED // self.dim)
+        high = max(1, wide // max(1, rows.shape[1]))
+        for top, left in product(range(0, len(rows), high), range(0, rows.shape[1], wide)):
+            block = slice(top, top + high), slice(left, left + wide)
+            gathered = self.vectors(rows[block]).astype(np.float64)
+            scores[block] = np.einsum("qd,qmd->qm", queries[block[0]], gathered)
         return scores.round(_DECIMALS)
 
     def _queries(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -280,6 +285,8 @@ def num_centroids(index: Any) -> int:
         return max(_OPQ_CENTROIDS if rotated else 0, num_centroids(index.index))
     if isinstance(index, faiss.IndexRefine):
         return num_centroids(index.base_index)
+    if isinstance(index, faiss.IndexHNSW):
+        return num_centroids(index.storage)
     centroids = index.nlist if isinstance(index, faiss.IndexIVF) else 0
     if isinstance(index, (faiss.IndexPQ, faiss.IndexIVFPQ, faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)):
         centroids = max(centroids, index.pq.ksub)

@@ -170,8 +170,13 @@ class FeatureWriter:
         """Append images: `records` of `RECORD_SCHEMA` (see `record_table`), and `[row, dim]` vectors, kept as float32.
 
         Raises:
-            InvalidInput: a vector holds nan or infinity; names the image.
+            InvalidInput: a vector holds nan or infinity, or has another length than those before; names the image.
         """
+        if self._dim not in (0, vectors.shape[1]):
+            raise InvalidInput(
+                f"{records.column('key')[0]}: its vector has {vectors.shape[1]} numbers, those before {self._dim}; "
+                "a feature set holds vectors of one encoder and part"
+            )
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             key = records.column("key")[int(np.argmin(finite))]

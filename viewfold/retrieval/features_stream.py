@@ -111,6 +111,12 @@ class FeatureStream:
         table = pa.concat_tables([self._records_of(name) for name in self.info.files])
         return table if self.kept is None else table.filter(pa.array(self.kept))
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the records, read from the files without the others."""
+        tables = [pq.read_table(self.folder / file, columns=[name]) for file in self.info.files]
+        column = pa.concat_tables(tables).column(name)
+        return column if self.kept is None else column.filter(pa.array(self.kept))
+
     @property
     def record_bytes(self) -> int:
         """What the records take in memory, by those of the first file."""

@@ -1,14 +1,16 @@
 """Folders that are whole or absent: written aside, synced, renamed, and held against their sha256 when read again."""
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.folders import whole_folder
+from viewfold.folders import take_back, whole_folder
 
 
 @contextmanager
@@ -23,6 +25,31 @@ def published(out: Path, *, marker: str) -> Iterator[Path]:
     replaceable(out, marker=marker)
     with whole_folder(out) as aside:
         yield aside
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """While the block runs no other process changes `folder`: what was read from it is still so when it is replaced.
+
+    Raises:
+        InvalidInput: another process changes it now, or there is no place for it.
+    """
+    if not folder.parent.is_dir():
+        raise InvalidInput(f"{folder.parent}: no such folder; check the path")
+    path = folder.with_name(f"{folder.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = path.stat().st_ino == os.fstat(lock.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):  # another has it, or had it and took the file away
+            mine = False
+        if not mine:
+            raise InvalidInput(f"{folder}: another process is changing it; wait until it ends")
+        try:
+            take_back(folder)
+            yield
+        finally:
+            path.unlink()
 
 
 def replaceable(out: Path, *, marker: str) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from viewfold.errors import ArtifactMismatch
 from viewfold.retrieval.build_measure import ask_exactly, latency_ms, measured_recall
 from viewfold.retrieval.bundle import INDEX, IndexBundle
 from viewfold.retrieval.factory import show_bytes
 from viewfold.retrieval.faiss_index import unit_rows
 from viewfold.retrieval.features_stream import VectorSource
+from viewfold.retrieval.lineage import check_lineage
 
 _MOST_QUERIES = 1000
 _PRECISION_AT = (1, 10)
@@ -57,14 +57,10 @@ def scored(folder: Path, features: VectorSource) -> dict[str, Any]:
     ones the share of the k nearest that bear their label, images of the same key or group left out.
 
     Raises:
-        ArtifactMismatch: the features are of another encoder; names both.
+        ArtifactMismatch: the features are of another encoder, part or length; names both.
     """
     bundle = IndexBundle.open(folder)
-    if features.encoder_id != bundle.info.encoder_id:
-        raise ArtifactMismatch(
-            f"{folder}: built with encoder {bundle.info.encoder_id}, the new images embedded with encoder "
-            f"{features.encoder_id}; embed them with the first"
-        )
+    check_lineage(bundle, features)
     queries = unit_rows(next(features.blocks(_MOST_QUERIES)), features.records.column("key").to_pylist())
     records, allowed = features.records.slice(0, len(queries)), bundle.allowed()
     vectors = bundle.exact()

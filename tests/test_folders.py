@@ -1,0 +1,46 @@
+"""Folders that take the place of others."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from viewfold.folders import take_back, whole_folder
+
+
+def fill(folder: Path, text: str) -> None:
+    with whole_folder(folder) as part:
+        (part / "a").write_text(text)
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+from viewfold.folders import whole_folder
+folder, absent = Path(sys.argv[1]), []
+sys.addaudithook(lambda event, args: event in ("os.rename", "shutil.rmtree") and absent.append(not folder.exists()))
+with whole_folder(folder) as part:
+    (part / "a").write_text("two")
+print(len(absent) > 0, any(absent))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one step")
+def test_a_folder_that_is_replaced_is_absent_at_no_step(tmp_path: Path) -> None:
+    fill(tmp_path / "x", "one")
+    command = [sys.executable, "-c", WATCHED, str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[1])
+    assert done.stdout.split() == ["True", "False"]
+    assert (tmp_path / "x" / "a").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_process_killed_between_two_renames_left_is_taken_back(tmp_path: Path) -> None:
+    fill(tmp_path / "x", "one")
+    (tmp_path / "x").rename(tmp_path / "x.spare")
+    take_back(tmp_path / "x")
+    assert (tmp_path / "x" / "a").read_text() == "one"
+    (tmp_path / "x.spare").mkdir()
+    take_back(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
