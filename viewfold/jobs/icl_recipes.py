@@ -51,7 +51,7 @@ def icl_emoji() -> IclConfig:
 
 
 def icl_emoji_frozen() -> IclConfig:
-    """The same behind a fixed encoder that others trained (set start=FOLDER): an adapter learns, on its features."""
+    """The same behind a fixed encoder that others trained, at 128 px (set start=FOLDER): an adapter learns."""
     return replace(
         icl_emoji(),
         name="icl-emoji-frozen",
@@ -94,7 +94,7 @@ def _adapter(method: CCIConfig) -> TrainConfig:
         method=method,
         train=TrainableConfig(what="adapter"),
         policy=NonePolicy(),
-        stream=StreamConfig(batch_size=276, classes_per_batch=23),
+        stream=StreamConfig(image_size=128, batch_size=276, classes_per_batch=23),
         optim=OptimConfig(lr=3e-3, schedule="cosine", warmup_steps=10),
         steps=300,
         workers=1,
