@@ -89,7 +89,7 @@ def _whole(method: CCIConfig) -> TrainConfig:
 
 
 def _adapter(method: CCIConfig) -> TrainConfig:
-    """A small map behind a frozen backbone, from features of undistorted images: seconds a training."""
+    """A small map behind a frozen backbone, from features of undistorted images."""
     return TrainConfig(
         method=method,
         train=TrainableConfig(what="adapter"),
