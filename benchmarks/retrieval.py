@@ -3,7 +3,8 @@
 Synthetic unit vectors around Gaussian centres, as features of classes lie, on one thread. Selection is asked with every
 guard on, its batch of queries with all that the guards compare; the bare search is FAISS's own, of as many candidates,
 on the same index, which finds at least 0.95 of the ten nearest. autofaiss runs in a Python of its own, named in the
-environment variable AUTOFAISS_PYTHON; without one its row is left out and the record says so.
+environment variable AUTOFAISS_PYTHON; without one its row is left out and the record says so. Bundles of a million take
+many minutes to build: they stay in the folder that RETRIEVAL_BUNDLES names, if there is one, for the next time.
 """
 
 import os
@@ -33,20 +34,22 @@ from viewfold.retrieval import (
     make_bundle,
     select,
 )
+from viewfold.retrieval.index.faiss_index import CosineIndex
 
 TARGETS = {"selection_added_ms_per_query": 0.3, "build_vs_autofaiss": 1.0, "build_peak_rss_over_cap": 1.0}
 K = 7
 FETCH = max(10 * K, 64)
 PEER = "AUTOFAISS_PYTHON"
+KEPT = "RETRIEVAL_BUNDLES"
 SKIPPED = f"build_vs_autofaiss: left out, since {PEER} names no Python with autofaiss"
 
 AUTOFAISS = """
 import sys, time
 from autofaiss import build_index
-folder, out, factory, cap = sys.argv[1:]
+folder, out, factory, half, cap = sys.argv[1:]
 start = time.perf_counter()
 build_index(embeddings=folder, index_path=out + "/knn.index", index_infos_path=out + "/infos.json", index_key=factory,
-            max_index_memory_usage=cap, current_memory_available=cap, metric_type="ip", nb_cores=1, verbose=30)
+            max_index_memory_usage=half, current_memory_available=cap, metric_type="ip", nb_cores=1, verbose=30)
 print("seconds", time.perf_counter() - start)
 """
 
@@ -60,9 +63,9 @@ class Scale:
     centres: int = 20_000
     batch: int = 64
     factories: tuple[str, ...] = ("HNSW32", "IVF4096,Flat")
-    build_rows: int = 10**6
-    build_factory: str = "IVF4096,Flat"
-    cap_bytes: int = 4 << 30
+    build_rows: int = 250_000
+    build_factory: str = "IVF1024,Flat"
+    cap_bytes: int = 2 << 30
 
 
 FULL = Scale()
@@ -96,13 +99,15 @@ def queries_of(scale: Scale) -> list[Query]:
 
 def selection_compared(factory: str, scale: Scale, repeats: int) -> tuple[Comparison, float]:
     """Selection beside the bare search in turns, seconds of a batch; and the recall at 10 of the index."""
-    with threadpool_limits(1), tempfile.TemporaryDirectory() as scratch:
-        bundle = _bundle(Path(scratch), factory, scale)
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = kept_bundle(Path(os.environ.get(KEPT) or scratch), factory, scale)
+    with threadpool_limits(1):
         queries, config = queries_of(scale), SelectConfig(k=K)
         vectors = np.stack([query.vector for query in queries])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         every = {"key", "sha256", "group", "phash", "duplicate"}
         assert all(set(demos.excluded) == every for demos in select(bundle, queries, config)), "a guard was off"
+        assert isinstance(bundle.index, CosineIndex)
         bare = bundle.index.faiss_index
         measured = compare(
             lambda: select(bundle, queries, config), lambda: bare.search(vectors, FETCH), repeats=repeats
@@ -145,11 +150,13 @@ def our_build(features: Path, out: Path, scale: Scale) -> tuple[float, int]:
 def autofaiss_build(python: str, vectors: Path, out: Path, scale: Scale) -> float:
     """Seconds that autofaiss takes for the same vectors, in a process of its own, its imports not counted."""
     out.mkdir(parents=True, exist_ok=True)
-    cap = f"{scale.cap_bytes / (1 << 30):.3f}G"
+    # The index may fill half: autofaiss wants room beside it, and without it says so and builds nothing.
+    half, cap = (f"{part * scale.cap_bytes / (1 << 30):.3f}G" for part in (0.5, 1.0))
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [python, "-c", AUTOFAISS, str(vectors), str(out), scale.build_factory, cap]
+    command = [python, "-c", AUTOFAISS, str(vectors), str(out), scale.build_factory, half, cap]
     run = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
+    assert (out / "knn.index").is_file(), run.stderr[-2000:]
     return float(run.stdout.split("seconds")[-1])
 
 
@@ -206,11 +213,19 @@ def facts(measured: list[Row]) -> dict[str, Any]:
     }
 
 
-def _bundle(folder: Path, factory: str, scale: Scale) -> IndexBundle:
-    for name in ("adapted", "base"):
-        write_features(folder / name, scale.rows, scale, encoder_id=name)
-    features, base = FeatureStream.open(folder / "adapted"), FeatureStream.open(folder / "base")
-    return build_bundle(features, folder / "bundle", factory=factory, base=base)
+def kept_bundle(folder: Path, factory: str, scale: Scale) -> IndexBundle:
+    """The bundle of a factory, with a base encoder's vectors: built on all cores unless it lies in `folder` already."""
+    place = folder / f"{factory.replace(',', '-')}-{scale.rows}x{scale.dim}"
+    return IndexBundle.open(place) if (place / "bundle.json").is_file() else _bundle(place, factory, scale)
+
+
+def _bundle(place: Path, factory: str, scale: Scale) -> IndexBundle:
+    with tempfile.TemporaryDirectory() as scratch:
+        streams = {}
+        for name in ("adapted", "base"):
+            write_features(Path(scratch) / name, scale.rows, scale, encoder_id=name)
+            streams[name] = FeatureStream.open(Path(scratch) / name)
+        return build_bundle(streams["adapted"], place, factory=factory, base=streams["base"])
 
 
 def _write_built(folder: Path, scale: Scale) -> None:

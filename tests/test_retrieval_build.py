@@ -16,9 +16,9 @@ from pools import pool
 
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import BuildSettings, FeatureSet, FeatureStream, IndexBundle, build_bundle, make_bundle
-from viewfold.retrieval.build_memory import resident_bytes
-from viewfold.retrieval.build_vectors import VectorFile
-from viewfold.retrieval.faiss_build import (
+from viewfold.retrieval.index.build_memory import resident_bytes
+from viewfold.retrieval.index.build_vectors import VectorFile
+from viewfold.retrieval.index.faiss_build import (
     ShardTask,
     fill_in_sequence,
     fill_shard,
@@ -27,8 +27,9 @@ from viewfold.retrieval.faiss_build import (
     train_index,
     write_index,
 )
-from viewfold.retrieval.faiss_index import CosineIndex, unit_rows
-from viewfold.retrieval.files import changing
+from viewfold.retrieval.index.faiss_index import CosineIndex
+from viewfold.retrieval.index.files import changing
+from viewfold.retrieval.index.vector_index import unit_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,7 +197,7 @@ def test_a_bundle_is_built_by_one_process_at_a_time(tmp_path: Path) -> None:
 BUILD = """
 import sys
 from pathlib import Path
-from viewfold.retrieval.build import BuildSettings, make_bundle
+from viewfold.retrieval.index.build import BuildSettings, make_bundle
 from viewfold.retrieval.features_stream import FeatureStream
 source, out, factory, cap = sys.argv[1:]
 info = make_bundle(FeatureStream.open(Path(source)), Path(out), factory=factory,

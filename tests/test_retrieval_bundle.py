@@ -8,12 +8,15 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pools import on_circle, pool
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.retrieval import FeatureSet, IndexBundle, build_bundle, remove_images
-from viewfold.retrieval.build_records import principal_map
+from viewfold.retrieval.index.build_records import principal_map
+from viewfold.retrieval.index.bundle import read_records
 
 
 def random_pool(num_rows: int = 60, *, encoder_id: str = "encoder-a", seed: int = 0) -> FeatureSet:
@@ -200,3 +203,10 @@ def test_an_opened_bundle_stays_what_it_was_when_another_takes_its_place(tmp_pat
     assert opened.thumbnail("0007") == b"0007" * 9
     np.testing.assert_array_equal(opened.exact().take(rows), exact)
     np.testing.assert_array_equal(opened.base_vectors(), before)
+
+
+def test_records_of_many_row_groups_are_one_piece_of_which_few_rows_are_read(tmp_path: Path) -> None:
+    table = pa.table({"key": [f"{row:04d}" for row in range(60)], "label": [None, "a", "b"] * 20})
+    pq.write_table(table, tmp_path / "records.parquet", row_group_size=7)
+    assert read_records(tmp_path).equals(table)
+    assert [column.num_chunks for column in read_records(tmp_path).columns] == [1, 1]

@@ -23,7 +23,7 @@ from viewfold.retrieval import (
     fit_calibration,
     select,
 )
-from viewfold.retrieval.calibration import FILE, _isotonic, _logistic, calibration_of
+from viewfold.retrieval.selection.calibration import FILE, _isotonic, _logistic, calibration_of
 
 EAST = on_circle([0])[0]
 
@@ -131,7 +131,7 @@ def test_a_fallback_deals_the_classes_that_the_filters_leave_and_says_what_it_sh
     assert every.warnings[0].startswith("quota min_per_class=1 is not met with k=6 by 4 classes")
     assert every.warnings[1].endswith("k_min is 6: stratified_random")
     none = asked(styles, calibration=curve(), min_p_match=1.0, k_min=6)
-    assert none.stats == {"fill_rate": 0.0, "candidates": 60.0}
+    assert none.stats == {"fill_rate": 0.0, "candidates": 60.0, "nearest": every.stats["nearest"]}
 
 
 @pytest.mark.parametrize("given", [{"k_min": 3}, {"fallback": "stratified_random"}])

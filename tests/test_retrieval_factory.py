@@ -6,10 +6,10 @@ import pytest
 
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import choose_factory, parse_bytes, show_bytes
-from viewfold.retrieval.build_memory import plan_memory
-from viewfold.retrieval.factory import index_size, num_lists
-from viewfold.retrieval.faiss_build import index_bytes, new_index
-from viewfold.retrieval.faiss_index import num_centroids
+from viewfold.retrieval.index.build_memory import plan_memory
+from viewfold.retrieval.index.factory import index_size, num_lists
+from viewfold.retrieval.index.faiss_build import index_bytes, new_index
+from viewfold.retrieval.index.faiss_index import num_centroids
 
 GIB = 1 << 30
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from viewfold.errors import InvalidInput
 from viewfold.retrieval import image_hashes, perceptual_hash
@@ -63,6 +63,16 @@ def test_an_orientation_tag_is_applied_before_hashing() -> None:
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
     turned = encoded(picture().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     assert perceptual_hash(turned) == perceptual_hash(encoded(picture()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_an_image_is_hashed_as_it_is_shown_whatever_way_round_it_is_stored(kind: str) -> None:
+    for orientation in range(1, 10):  # there is no ninth
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = encoded(picture(), kind, exif=exif)
+        shown = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+        assert perceptual_hash(stored) == perceptual_hash(encoded(shown))
 
 
 def test_both_hashes_come_together() -> None:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pools import on_circle
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.retrieval.build_measure import ask_exactly, measured_recall
-from viewfold.retrieval.build_vectors import VectorFile
-from viewfold.retrieval.faiss_index import CosineIndex, unit_rows
-from viewfold.retrieval.lookup import RowsByValue
+from viewfold.retrieval.index.build_measure import ask_exactly, measured_recall
+from viewfold.retrieval.index.build_vectors import VectorFile
+from viewfold.retrieval.index.faiss_index import CosineIndex
+from viewfold.retrieval.index.lookup import RowsByValue
+from viewfold.retrieval.index.vector_index import unit_rows
 
 NO_ROWS = np.empty(0, dtype=np.int64)
 

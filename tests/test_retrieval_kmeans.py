@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
-from viewfold.retrieval.kmeans import MANY, kmeans
+from viewfold.retrieval.index.kmeans import MANY, kmeans
 
 
 def grouped(num_groups: int, per_group: int, spread: float = 0.4) -> NDArray[np.float32]:

@@ -255,6 +255,7 @@ def test_figures_of_a_set(golden: IndexBundle) -> None:
         {
             "fill_rate": 1.0,
             "candidates": 8.0,
+            "nearest": cosines[0],
             "score_mean": cosines.mean(),
             "score_min": cosines[3],
             "label_entropy": -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)),

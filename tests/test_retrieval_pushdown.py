@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from pools import on_circle
 
-from viewfold.retrieval.faiss_index import CosineIndex, load_faiss
-from viewfold.retrieval.pushdown import search_parameters, takes_selectors
+from viewfold.retrieval.index.faiss_index import CosineIndex, load_faiss
+from viewfold.retrieval.index.pushdown import search_parameters, takes_selectors
 
 TAKE = ["Flat", "HNSW8", "IVF8,Flat", "SQ8", "PCA8,Flat", "IVF8,PQ8x4,RFlat", "PCA8,HNSW8", "HNSW8_SQ8"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from viewfold.config import Config, parse
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.retrieval.files import check_sha256, published, read_json, sha256_of, write_json
+from viewfold.retrieval.index.files import check_sha256, published, read_json, sha256_of, write_json
 
 FORMAT = 1
 INFO = "features.json"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from viewfold.config import fingerprint
 from viewfold.retrieval.features import FeatureInfo, read_feature_info
-from viewfold.retrieval.files import check_sha256
+from viewfold.retrieval.index.files import check_sha256
 
 _BUFFER = 1 << 20  # bytes of a file read ahead; without it a whole column of a file is read before its first row
 

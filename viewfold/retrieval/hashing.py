@@ -3,13 +3,19 @@
 import hashlib
 import io
 import math
+import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from viewfold.errors import InvalidInput
 
+# Named, for PIL would hand an EPS to Ghostscript. JPEG opens those with a second picture behind them (MPO) too.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+_DAMAGED = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error, zlib.error)
 _SIDE = 32
 _LOW = 8
 
@@ -29,10 +35,13 @@ def perceptual_hash(data: bytes) -> str:
         InvalidInput: the bytes are not a whole image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()  # PIL turns a TIFF here, and knows of what stands behind a PNG's pixels from here on
+            # exif_transpose copies even where there is nothing to turn, which is nearly always.
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            upright = ImageOps.exif_transpose(image) if turned else image
             grey = upright.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise InvalidInput(f"not an image that can be hashed: {error}") from None
     low = (_COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T).ravel()
     bits = np.packbits(low > np.median(low))

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator
-from viewfold.retrieval.bundle import IndexBundle
-from viewfold.retrieval.columns import pool_columns
-from viewfold.retrieval.filters import FilterConfig, eligible_rows, label_counts
-from viewfold.retrieval.selection import DemoItem, Query, SelectConfig, guarded_rows, select
+from viewfold.retrieval.index.bundle import IndexBundle
+from viewfold.retrieval.selection.columns import pool_columns
+from viewfold.retrieval.selection.filters import FilterConfig, eligible_rows, label_counts
+from viewfold.retrieval.selection.pipeline import DemoItem, Query, SelectConfig, guarded_rows, select
 
 
 @dataclass(frozen=True)

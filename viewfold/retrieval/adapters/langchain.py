@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from viewfold.errors import InvalidInput, MissingDependency
-from viewfold.retrieval.bundle import IndexBundle
-from viewfold.retrieval.demos import DemoItem, Query
-from viewfold.retrieval.select_config import SelectConfig
-from viewfold.retrieval.selection import select
+from viewfold.retrieval.index.bundle import IndexBundle
+from viewfold.retrieval.selection.demos import DemoItem, Query
+from viewfold.retrieval.selection.pipeline import select
+from viewfold.retrieval.selection.select_config import SelectConfig
 
 try:
     from langchain_core.example_selectors import BaseExampleSelector

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from viewfold.retrieval.bundle import IndexBundle
-from viewfold.retrieval.selection import DemoSet
+from viewfold.retrieval.index.bundle import IndexBundle
+from viewfold.retrieval.selection.pipeline import DemoSet
 
 _CHUNK = 1 << 22  # numbers gathered at a time for the pairs of a prompt
 _DECIMALS = 6  # summed scores that differ by less are equal

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from viewfold.retrieval.neighbours import neighbour_table
+from viewfold.retrieval.index.neighbours import neighbour_table
 
 _NEIGHBOURS = 10
 

@@ -1,0 +1,1 @@
+"""Hits to demonstrations: filters, leakage guards, quotas, diversity, abstention, order, and the reasons for each."""
