@@ -1,36 +1,38 @@
-"""Runs and model versions in MLflow: the only file that speaks to a tracking server.
-
-Metrics reach the server from the run's own `metrics.jsonl`, so one that is slow or goes away delays no training step.
-"""
+"""Versions of models in MLflow, and the names (aliases) by which they are found."""
 
 import os
-import sys
-import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from viewfold.errors import InvalidInput, MissingDependency
+from viewfold.errors import InvalidInput
+from viewfold.jobs.registry_model import log_encoder, model_folder
+from viewfold.jobs.registry_server import (
+    MAX_PARAM_CHARS,
+    MlflowClient,
+    MlflowException,
+    Param,
+    experiment_id,
+    first_line,
+    server_uri,
+    shown,
+)
 
-# MLflow's bar over the files of one small model would stand among our own; it is read while mlflow is imported.
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# "INFO Creating initial MLflow database tables" and the like, set before mlflow configures its own logging.
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+CHAMPION = "champion"
+"""The alias of the version that services follow."""
+CHALLENGER = "challenger"
+"""The alias of a version that is to be judged against the champion."""
 
-# Nothing about a run is sent to anybody but the server that was named.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-try:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
-    from mlflow.exceptions import MlflowException
-except ModuleNotFoundError as error:
-    raise MissingDependency("the registry needs mlflow: pip install 'viewfold[train]'") from error
-
-MAX_PARAM_CHARS = 6000
+MODELS = "mlmodels"
+"""The folder of `home` with what was brought from a store elsewhere; who removes it has it brought again."""
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no such model (the first) or alias (the second)."""
+SAME = ("encoder_id", "bundle_id", "run")
+"""Tags by which a version that is registered once more is known again."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +47,24 @@ class ModelVersion:
     """`encoder_id`, `manifest_hash`, `bundle` (where its index lies) and whatever else was registered with it."""
 
 
+@dataclass(frozen=True)
+class VersionFacts:
+    """What the registry knows of one version of a model."""
+
+    name: str
+    version: str
+    created: datetime
+    """In UTC."""
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+    """Those that point at it now."""
+
+
+@dataclass(frozen=True)
 class TrackedRun:
-    """An MLflow run that rows of `metrics.jsonl` are sent to."""
+    """An MLflow run that a model is logged in."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        """`run_id` is an existing run of the client's server."""
-        self.client, self.run_id = client, run_id
-        self.failure: str | None = None
-        """Why the server stopped taking rows; they are all in the run's own file."""
-
-    def log_row(self, row: Mapping[str, Any]) -> None:
-        """Send the numbers of one row, addressed by its `step`; a server that is gone costs the rows, not the run."""
-        now, step = int(time.time() * 1000), int(row.get("step", 0))
-        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "step"}
-        if self.failure is not None:
-            return
-        try:
-            self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in numbers.items()])
-        except MlflowException as error:
-            self.failure = _first_line(error)
+    run_id: str
 
 
 class Registry:
@@ -73,48 +74,35 @@ class Registry:
         """`home` holds `mlflow.db` and `mlartifacts/` when no server is named; it is made when missing."""
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
-        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self.uri = server_uri(self.home)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """Made when it is first needed: behind it a store may have to be made or found."""
+        with self._answered():
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @contextmanager
     def run(
-        self, experiment: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
+        self, experiment: str, name: str, *, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> Iterator[TrackedRun]:
-        """A new run, closed as finished, or as failed when an error passes through.
+        """A new run on the server, closed as finished, or as failed when an error passes through.
 
         Raises:
             InvalidInput: the server does not answer, or refuses.
         """
+        with self._answered():
+            where = experiment_id(self.client, experiment, uri=self.uri, home=self.home)
+            run_id = str(self.client.create_run(where, run_name=name, tags=dict(tags)).info.run_id)
+            self.client.log_batch(run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in params.items()])
         try:
-            run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(tags))
-            flat = _flat(params)
-            self.client.log_batch(run.info.run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in flat.items()])
-        except MlflowException as error:
-            raise InvalidInput(f"MLflow at {self.uri}: {_first_line(error)}; correct MLFLOW_TRACKING_URI") from None
-        try:
-            yield TrackedRun(self.client, run.info.run_id)
+            yield TrackedRun(run_id)
         except BaseException:
-            self.client.set_terminated(run.info.run_id, "FAILED")
+            with suppress(MlflowException):  # what went wrong first is what is told
+                self.client.set_terminated(run_id, "FAILED")
             raise
-        self.client.set_terminated(run.info.run_id)
-
-    def keep_card(
-        self, name: str, card: Mapping[str, Any], files: Sequence[Path], *, params: Mapping[str, Any], encoder_id: str
-    ) -> None:
-        """Send a card to the server as a run `name`: measures of its `trained` encoder, and `files` below `card/`.
-
-        A server that is gone costs a warning: the card lies in its files, and was long to make.
-        """
-        now = int(time.time() * 1000)
-        measures = [Metric(m["name"], float(m["value"]), now, 0) for m in card["measures"]["trained"]]
-        tags = {"encoder_id": encoder_id, "manifest_hash": card["data"]["val"]["manifest_hash"]}
-        try:
-            with self.run("viewfold", name, params=params, tags=tags) as run:
-                self.client.log_batch(run.run_id, metrics=measures)
-                for file in files:
-                    self.client.log_artifact(run.run_id, str(file), "card")
-        except (InvalidInput, MlflowException) as error:
-            print(f"warning: MLflow did not take the card ({_first_line(error)}); it is in {files[0]}", file=sys.stderr)
+        with self._answered():
+            self.client.set_terminated(run_id)
 
     def register(
         self,
@@ -128,20 +116,18 @@ class Registry:
     ) -> str:
         """Log `files` as a model of `run`, register it as `name`, point `alias` at it; returns the version.
 
+        A version with the same `encoder_id`, `bundle_id` and `run` among its tags is found again, not made twice.
         `files` has the folder `encoder`, and whatever travels with it: the `card`, where it was measured.
 
-        The model has a tensor signature with a free batch axis: uint8 `[-1, -1, -1, 3]` to float32 `[-1, dim]`.
+        Raises:
+            InvalidInput: the server does not answer, or refuses.
         """
-        import numpy as np
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, dim))]),
-        )
-        with self._as_default():
-            logged = self._log(files, run, signature)
+        found = self._same(name, tags)
+        if found is not None:
+            self.point(name, alias, found.version)
+            return found.version
+        with self._answered(), self._as_default():
+            logged = log_encoder(files, run_id=run.run_id, dim=dim)
             if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
                 self.client.create_registered_model(name)
             version = self.client.create_model_version(
@@ -151,42 +137,135 @@ class Registry:
         return str(version)
 
     def resolve(self, uri: str) -> ModelVersion:
-        """Find `models:/name@alias` or `models:/name/version` and bring its encoder folder to this machine."""
-        import mlflow
+        """Find `models:/name@alias` or `models:/name/version` and bring its encoder folder to this machine.
 
-        body = uri.removeprefix("models:/")
-        name, at, alias = body.partition("@")
+        Raises:
+            InvalidInput: there is none, it has no encoder, or the server or its store does not answer.
+        """
+        found = self._found(uri)
+        name = str(found.name)
         try:
-            if at:
-                found = self.client.get_model_version_by_alias(name, alias)
-            else:
-                name, _, number = body.partition("/")
-                found = self.client.get_model_version(name, number)
             with self._as_default():
-                folder = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}")
-        except MlflowException as error:
-            raise InvalidInput(f"{uri}: not found in {self.uri}: {_first_line(error)}") from None
-        encoder = next(Path(folder).glob("artifacts/*/encoder.json"), None)
+                folder = model_folder(self.client, name, str(found.version), kept=self.home / MODELS)
+        except (MlflowException, OSError) as error:
+            raise InvalidInput(f"{uri}: not found in {shown(self.uri)}: {first_line(error)}") from None
+        encoder = next(folder.glob("artifacts/*/encoder.json"), None)
         if encoder is None:
             raise InvalidInput(f"{uri}: this model holds no viewfold encoder folder")
         return ModelVersion(name, str(found.version), encoder.parent, dict(found.tags))
 
-    def _log(self, files: Mapping[str, Path], run: TrackedRun, signature: Any) -> Any:
-        """The files as a model of `run`."""
-        import mlflow
+    def version_of(self, uri: str) -> str:
+        """The version that `models:/name@alias` or `models:/name/version` names now; nothing is brought here.
 
-        from viewfold import __version__
+        Raises:
+            InvalidInput: there is none, or the server does not answer.
+        """
+        return str(self._found(uri).version)
 
-        with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
-            # It wants type hints and an example, from which it would guess the signature that it is given here.
-            warnings.simplefilter("ignore", UserWarning)
-            return mlflow.pyfunc.log_model(
-                name="encoder",
-                python_model=str(Path(__file__).with_name("pyfunc_encoder.py")),
-                artifacts={name: str(path) for name, path in files.items()},
-                signature=signature,
-                pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
-            )
+    def facts(self, uri: str) -> VersionFacts:
+        """What is known of the version that `models:/name@alias` or `models:/name/version` names; nothing is fetched.
+
+        Raises:
+            InvalidInput: there is none, or the server does not answer.
+        """
+        return _facts(self._found(uri))
+
+    def find(self, name: str, alias: str) -> VersionFacts | None:
+        """The version that an alias points at; None where there is no such model or alias.
+
+        Raises:
+            InvalidInput: the server does not answer.
+        """
+        try:
+            found = self.client.get_model_version_by_alias(name, alias)
+            return _facts(found, found.aliases or [alias])
+        except MlflowException as error:
+            if error.error_code in UNKNOWN:
+                return None
+            raise self._silent(error) from None
+
+    def versions(self, name: str) -> list[VersionFacts]:
+        """All versions of a model, the newest first; none where the model is unknown.
+
+        Raises:
+            InvalidInput: the server does not answer.
+        """
+        found: list[VersionFacts] = []
+        page: str | None = None
+        try:
+            aliases = self.client.get_registered_model(name).aliases
+            while True:
+                some = self.client.search_model_versions(f"name = '{name}'", page_token=page)
+                found += [_facts(one, [a for a, v in aliases.items() if str(v) == str(one.version)]) for one in some]
+                page = some.token
+                if not page:
+                    return sorted(found, key=lambda one: int(one.version), reverse=True)
+        except MlflowException as error:
+            if error.error_code in UNKNOWN:
+                return []
+            raise self._silent(error) from None
+
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, each over what it had before.
+
+        Raises:
+            InvalidInput: there is no such version, or the server does not answer.
+        """
+        with self._answered():
+            for key, value in tags.items():
+                self.client.set_model_version_tag(name, version, key, value)
+
+    def point(self, name: str, alias: str, version: str) -> None:
+        """Let an alias point at a version, and no more at any other; one call, so a reader sees the old or the new one.
+
+        Raises:
+            InvalidInput: there is no such version, or the server does not answer.
+        """
+        with self._answered():
+            self.client.set_registered_model_alias(name, alias, version)
+
+    def drop(self, name: str, alias: str) -> None:
+        """Take an alias away, if it is there.
+
+        Raises:
+            InvalidInput: the server does not answer.
+        """
+        try:
+            self.client.delete_registered_model_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise self._silent(error) from None
+
+    def _same(self, name: str, tags: Mapping[str, str]) -> VersionFacts | None:
+        if "encoder_id" not in tags:  # nothing to know it by
+            return None
+        wanted = [tags.get(key) for key in SAME]
+        for one in self.versions(name):
+            if [one.tags.get(key) for key in SAME] == wanted:
+                return one
+        return None
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            raise self._silent(error) from None
+
+    def _silent(self, error: MlflowException) -> InvalidInput:
+        cure = "" if error.error_code in UNKNOWN else "; correct MLFLOW_TRACKING_URI, or wait until it answers"
+        return InvalidInput(f"MLflow at {shown(self.uri)}: {first_line(error)}{cure}")
+
+    def _found(self, uri: str) -> Any:
+        body = uri.removeprefix("models:/")
+        name, at, alias = body.partition("@")
+        try:
+            if at:
+                return self.client.get_model_version_by_alias(name, alias)
+            name, _, number = body.partition("/")
+            return self.client.get_model_version(name, number)
+        except MlflowException as error:
+            raise InvalidInput(f"{uri}: not found in {shown(self.uri)}: {first_line(error)}") from None
 
     @contextmanager
     def _as_default(self) -> Iterator[None]:
@@ -206,25 +285,12 @@ class Registry:
                 if value is not None:
                     os.environ[name] = value
 
-    def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        location = (self.home / "mlartifacts").as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=location))
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested plain data as dotted names, which is how MLflow shows parameters."""
-    flat: dict[str, str] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
+def _facts(found: Any, aliases: Sequence[str] | None = None) -> VersionFacts:
+    return VersionFacts(
+        name=str(found.name),
+        version=str(found.version),
+        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        tags=dict(found.tags),
+        aliases=tuple(sorted(found.aliases if aliases is None else aliases)),
+    )
