@@ -22,7 +22,7 @@ from viewfold.keyed import generator
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
 from viewfold.pipeline.stage import write_whole
-from viewfold.retrieval.neighbours import neighbour_table
+from viewfold.retrieval.index.neighbours import neighbour_table
 from viewfold.ssl.evaluate import (
     Measure,
     Split,
