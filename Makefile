@@ -9,9 +9,11 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11,$(shell $(p) -c "print('$(p)')" 2>/dev/null)) python3)
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input -qq install
-SUITES = $(filter-out __init__ machine measure,$(basename $(notdir $(wildcard benchmarks/*.py))))
+SUITES = $(filter-out __init__ cluster load machine measure served,$(basename $(notdir $(wildcard benchmarks/*.py))))
 # One thread for each process: the tests start several on few cores.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+# Two at a time, since most of these wait for nothing; the others start many processes of their own.
+QUICK := $(PYTEST) -n 2 --dist worksteal -m "not heavy and not slow"
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' $(firstword $(MAKEFILE_LIST)) | sed 's/: /\t/' | expand -t 16
@@ -20,16 +22,17 @@ demo: .venv/.installed ## images to demonstrations on the shipped data, CPU, som
 	.venv/bin/viewfold demo $(if $(OUT),--out $(OUT))
 
 test: .venv/.installed ## every test, with those that start ray, deepspeed and mlflow
-	$(PYTEST)
+	$(QUICK)
+	$(PYTEST) -m "heavy or slow"
 
 quick: .venv/.installed ## the tests without the markers heavy and slow
-	$(PYTEST) -m "not heavy and not slow"
+	$(QUICK)
 
 check: .venv/.installed ## format, lint, types and the quick tests: what a change must pass first
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	$(PYTEST) -m "not heavy and not slow"
+	$(QUICK)
 
 ifneq ($(filter $(SUITE),$(SUITES)),)
 bench: .venv/.installed

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, worst_case
 from viewfold.jobs.mine import MineConfig, Mined, mine_vectors
 from viewfold.retrieval import neighbour_table
-from viewfold.retrieval.kmeans import kmeans
+from viewfold.retrieval.index.kmeans import kmeans
 from viewfold.ssl.mining import (
     clique_edges,
     edge_purity,

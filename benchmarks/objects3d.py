@@ -27,7 +27,7 @@ from viewfold.jobs.run import run_recipe
 from viewfold.jobs.run_config import RunConfig
 from viewfold.ssl.encoder import load_encoder
 from viewfold.ssl.evaluate import Pairs, relation_pairs
-from viewfold.ssl.evaluate.interval import bootstrap
+from viewfold.ssl.evaluate.interval import Interval, bootstrap
 from viewfold.ssl.evaluate.r2 import variance_weighted_r2
 from viewfold.ssl.evaluate.relation import fit_pair_probe, predict
 from viewfold.ssl.methods.relations import RELATIONS, Recorded
@@ -125,10 +125,14 @@ def difference(ours: Sequence[Predicted], theirs: Sequence[Predicted]) -> dict[s
         return float(np.mean([variance_weighted_r2(target, one.predicted, weights) for one in side]))
 
     return {
-        "ours": bootstrap(lambda weights: mean(ours, weights), group)._asdict(),
-        "theirs": bootstrap(lambda weights: mean(theirs, weights), group)._asdict(),
-        "difference": bootstrap(lambda weights: mean(ours, weights) - mean(theirs, weights), group)._asdict(),
+        "ours": _with_ends(bootstrap(lambda weights: mean(ours, weights), group)),
+        "theirs": _with_ends(bootstrap(lambda weights: mean(theirs, weights), group)),
+        "difference": _with_ends(bootstrap(lambda weights: mean(ours, weights) - mean(theirs, weights), group)),
     }
+
+
+def _with_ends(interval: Interval) -> dict[str, float | None]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
 def differences(recipes: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,6 +24,9 @@ def ray_local() -> Iterator[None]:
         patch.setenv(
             "PYTHONPATH", f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}", prepend=os.pathsep
         )  # workers import the tests
+        # Ray Serve takes down a proxy that needs more than 5 s to start, as on a busy machine it does. Its controller
+        # has the environment that Ray was started in, so whichever test starts it sets this.
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
         with ray_session():
             yield
 

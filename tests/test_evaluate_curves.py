@@ -39,7 +39,7 @@ def test_drift_and_change_of_a_known_turn() -> None:
     assert curve.strengths == [0, 0.25, 0.5, 1]
     expected = [1 - math.cos(s) for s in curve.strengths]
     assert [point.value for point in curve.drift] == pytest.approx(expected, abs=1e-6)
-    assert curve.drift[0] == (0.0, 0.0, 0.0)
+    assert curve.drift[0][:3] == (0.0, 0.0, 0.0)
     assert curve.change is not None
     assert [point.value for point in curve.change] == pytest.approx([0, 1 / 5, 2 / 5, 4 / 5])
     assert curve.change_chance == pytest.approx(1 - (16 + 1) / 25)
@@ -102,5 +102,7 @@ def test_intervals_of_means_are_those_of_the_bootstrap() -> None:
         def mean(weights: NDArray[np.float64], values: NDArray[np.float64] = columns[:, column]) -> float:
             return float(np.average(values, weights=weights))
 
-        assert interval == pytest.approx(bootstrap(mean, groups, seed=3, num_draws=200))
-    assert mean_intervals(columns, np.zeros(40, dtype=np.int64))[0][1:] == (None, None)
+        drawn = bootstrap(mean, groups, seed=3, num_draws=200)
+        assert interval[:3] == pytest.approx(drawn[:3])
+        assert interval.draws == pytest.approx(drawn.draws)
+    assert mean_intervals(columns, np.zeros(40, dtype=np.int64))[0][1:] == (None, None, None)

@@ -132,6 +132,6 @@ def test_jpeg_quality_means_what_it_means_elsewhere(quality: int) -> None:
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS, ids=NAMES)
 def test_raw_pixels_drift_along_every_curve(transformation: Transformation) -> None:
     curve = invariance_curve(lambda x: (x - 0.5).flatten(1), images_of(6, 16), transformation)
-    assert curve.drift[0] == (0.0, 0.0, 0.0)
+    assert curve.drift[0][:3] == (0.0, 0.0, 0.0)
     assert min(point.value for point in curve.drift[1:]) > 0
     assert curve.name == transformation.name

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from viewfold.errors import InvalidInput, ShardError, TrainingStopped
-from viewfold.pipeline.executor import Worker, map_actors, map_ray, ray_session, run_workers
+from viewfold.pipeline.executor import Worker, has_gpus, map_actors, map_ray, ray_session, run_workers
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("ray_local")]
 
@@ -85,6 +85,7 @@ def test_an_actor_that_keeps_dying_is_one_line() -> None:
 
 
 def test_what_no_machine_here_has_is_refused(tmp_path: Path) -> None:
+    assert not has_gpus()
     with pytest.raises(InvalidInput, match=r"1 GPU for each worker: this machine has none"):
         map_actors(Adder, (10,), [1], num_actors=2, num_gpus=1)
     with pytest.raises(InvalidInput, match=r"2 workers need a GPU each and this machine has 0"):
@@ -110,7 +111,12 @@ def meet(worker: Worker, last_step: int, die: Path | None = None) -> dict[str, A
         with worker.checkpoint_folder() as folder:
             (folder / f"rank-{worker.rank}").write_text(str(step))
             worker.report({"step": step}, folder)
-    facts = {"attempt": worker.attempt, "ranks": worker.world_size, "folder": os.getcwd()}
+    facts = {
+        "attempt": worker.attempt,
+        "ranks": worker.world_size,
+        "folder": os.getcwd(),
+        "omp": os.environ["OMP_WAIT_POLICY"],
+    }
     return {"start": start, "found": found, "total": total.item(), **facts}
 
 
@@ -128,6 +134,7 @@ def test_a_killed_worker_costs_the_steps_since_the_checkpoint(tmp_path: Path) ->
     assert result["found"] == ["rank-0", "rank-1"]
     assert result["total"] == 50 + 51, "both ranks, in the last step"
     assert result["folder"] == os.getcwd(), "relative paths mean the same in a worker"
+    assert result["omp"] == "PASSIVE", "threads that spin would take the other workers' cores"
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith("step"))
     assert kept == ["step-4", "step-5"]
     again = run_workers(meet, 6, num_workers=2, storage=tmp_path, name="checkpoints")

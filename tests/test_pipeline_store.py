@@ -90,7 +90,7 @@ def test_a_transfer_that_never_gets_any_further_is_given_up(server: FileServer, 
     server.always["/a.tar"] = Fault(cut_after=100_000)
     with pytest.raises(ShardError, match=r"received 100000 of 600000 bytes.*given up after 3 tries in a row"):
         fetched(f"{server.url}/a.tar", patience=patience)
-    assert len(server.gets("/a.tar")) in (3, 4)  # the first one may have got somewhere
+    assert len(server.gets("/a.tar")) >= 3  # more where a busy machine let some of them get further than those before
 
 
 def test_a_server_that_stalls_is_asked_again_and_a_slow_one_is_not(server: FileServer) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,9 @@ def test_what_is_no_encoder_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text("{")
     with pytest.raises(ArtifactMismatch, match="not JSON"):
         load_encoder(tmp_path)
+    (tmp_path / "encoder.json").write_text("[1]")
+    with pytest.raises(ArtifactMismatch, match="not a JSON object"):
+        load_encoder(tmp_path)
 
 
 def test_probe_images_never_change() -> None:
@@ -169,3 +173,6 @@ def test_impossible_architectures_are_refused() -> None:
         Encoder(EncoderConfig(backbone="vit_tiny_patch16_224", preprocessing=Preprocessing(image_size=8)))
     with pytest.raises(InvalidInput, match=r"preprocessing: std must be above 0 .* got \(1\.0, 0\.0, 1\.0\)"):
         parse(EncoderConfig, {"preprocessing": {"std": [1, 0, 1]}})
+    for field in ("mean", "std"):
+        with pytest.raises(InvalidInput, match=f"{field} must be .*finite"):
+            parse(EncoderConfig, {"preprocessing": {field: [1, math.nan, 1]}})

@@ -153,7 +153,7 @@ def _dense_generated(predictor: GeneratedPredictor, x: Tensor, z: Tensor) -> Ten
         ({"name": "generated", "hidden_widths": [7, 2], "relu": True, "bias": True}, _dense_generated),
         ({"name": "generated", "hidden_widths": [7], "generated_bias": True, "bias": True}, _dense_generated),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else value.__name__,  # the same in every process
 )
 def test_prediction_is_that_of_the_matrices_written_out(data: dict[str, Any], dense: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)

@@ -11,9 +11,16 @@ import typer
 from viewfold import __version__
 from viewfold.cli_ask import ask
 from viewfold.cli_data import data_app
+from viewfold.cli_drift import drift
 from viewfold.cli_encoder import encoder_app
 from viewfold.cli_icl import icl_eval
 from viewfold.cli_index import index_app, wire_stage
+from viewfold.cli_manifest import manifest_app
+from viewfold.cli_nightly import nightly
+from viewfold.cli_registry import history, promote, rollback
+from viewfold.cli_serve import serve
+from viewfold.cli_submit import PASSES_ON, submit
+from viewfold.cli_sync import sync
 from viewfold.errors import InvalidInput, ViewfoldError, printable
 
 app = typer.Typer(
@@ -31,6 +38,7 @@ app.add_typer(encoder_app, name="encoder")
 app.add_typer(index_app, name="index")
 app.add_typer(augment_app, name="augment")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(manifest_app, name="manifest")
 
 Overrides = Annotated[
     list[str] | None,
@@ -45,6 +53,8 @@ INTERRUPTED = 130  # what typer turns Ctrl-C into
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: that of this process); an error of ours is one line and exit code 2."""
+    # Before torch or FAISS load OpenMP, whose threads would wait by spinning on a core that others could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments)
     except SystemExit as stopped:
@@ -96,11 +106,19 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
-    """What this machine can do, what is missing, and how to get it."""
-    from viewfold.jobs.doctor import examine, show
+def doctor(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[SHARDS]", help="Also see whether shards can be read there: s3://bucket/folder/."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The findings for programs.")] = False,
+) -> None:
+    """What this machine can do, what is missing, and how to get it; exit code 2 where ordinary work would stop."""
+    from viewfold.jobs.doctor import as_json, examine, sound, table
 
-    raise typer.Exit(0 if show(examine()) else 2)
+    findings = examine(source)
+    typer.echo(as_json(findings) if json else table(findings))
+    raise typer.Exit(0 if sound(findings) else 2)
 
 
 @app.command()
@@ -197,7 +215,15 @@ def evaluate(
 
 
 app.command()(ask)
+app.command()(serve)
+app.command()(nightly)
+app.command()(drift)
 app.command("icl-eval")(icl_eval)
+app.command()(promote)
+app.command()(rollback)
+app.command()(history)
+app.command()(sync)
+app.command("submit", context_settings=PASSES_ON)(submit)
 
 
 @app.command()

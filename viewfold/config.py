@@ -9,7 +9,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -37,12 +38,21 @@ def parse(cls: type[C], data: Mapping[str, Any], where: str = "configuration") -
     Raises:
         InvalidInput: an unknown key (with the nearest known one), a missing one, a wrong type, a value out of range.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(cls).validate_python(dict(data))
+        checked: C = _adapter(cls).validate_python(dict(data))  # type: ignore[arg-type]  # a class is hashable
+        return checked
     except ValidationError as error:
         raise InvalidInput(f"{where}: {_first_problem(cls, error)}") from None
+
+
+@cache
+def _adapter(cls: type[Config]) -> Any:
+    """Made once: it takes milliseconds, which a service would spend on every request."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
 
 
 def check_ranges(config: Config, **ranges: tuple[float, float]) -> None:
@@ -73,6 +83,21 @@ def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: expected `key: value` lines at the top, found {type(data).__name__}")
     return parse(cls, overridden(data, overrides), where=str(path))
+
+
+def published(
+    kind: str, cls: type[C], known: Mapping[str, Callable[[], C]], name: str, overrides: Sequence[str] = ()
+) -> C:
+    """A published configuration by name, or a YAML file, with `a.b=value` overrides.
+
+    Raises:
+        InvalidInput: neither one of them nor a file, or settings that `parse` refuses.
+    """
+    if name in known:
+        return override(known[name](), overrides)
+    if "." in name or "/" in name:
+        return load(cls, Path(name), overrides)
+    raise unknown(kind, name, list(known))
 
 
 def override(config: C, overrides: Sequence[str]) -> C:

@@ -11,13 +11,14 @@ import numpy as np
 
 from viewfold.config import Config, dump, override, unknown
 from viewfold.errors import InvalidInput
+from viewfold.jobs.data_replay import ReplayConfig, replayed
 from viewfold.pipeline.import_3diebench import import_3diebench
 from viewfold.pipeline.importer import COLUMNS, import_folder
 from viewfold.pipeline.index_3diebench import SPLITS, read_index, statement
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.ledger import audit
 from viewfold.pipeline.locations import expand_shards, stamps
-from viewfold.pipeline.manifest import ShardManifest
+from viewfold.pipeline.manifest import MANIFEST_NAME, ShardManifest
 from viewfold.pipeline.progress import progress
 from viewfold.pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from viewfold.pipeline.repair import LEFT_OUT_NAME, REPAIRED_NAME, repair_shards
@@ -52,6 +53,9 @@ class DataConfig(Config):
     """Decode every image once, when the shards are indexed; without it, unreadable ones are met in the training."""
     max_bad_share: float = 0.0
     """Share of the samples that may be left out because they cannot be used, in 0..1; they are listed."""
+    replay: ReplayConfig | None = None
+    """How much of what an earlier training saw `adapt` learns from again; left out: all of it. Nothing else is thinned
+    by it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_share < 1:
@@ -85,6 +89,15 @@ def _pattern(name: str) -> str:
     return str(folder / f"{stem}-*.tar")
 
 
+def manifest_of(shards: str | Sequence[str], out: Path) -> ShardManifest:
+    """The manifest that `shards` names, by its file or its folder, or else one of these shards, written into `out`."""
+    names = (shards,) if isinstance(shards, str) else tuple(shards)
+    if len(names) == 1 and (Path(names[0]).name == MANIFEST_NAME or (Path(names[0]) / MANIFEST_NAME).is_file()):
+        return ShardManifest.load(Path(names[0]))
+    out.mkdir()
+    return index_shards(locate(names), out)
+
+
 def shard_stamps(shards: tuple[str, ...]) -> dict[str, str]:
     """What tells, without reading a shard, that it changed, and that a manifest is out of date."""
     return stamps(locate(shards))
@@ -99,7 +112,9 @@ def source(manifest: Path, config: DataConfig) -> ShardManifest:
             without_domains=config.without_domains or None,
             labelled=True if config.labelled else None,
         )
-    return _without_groups(loaded, config.without_groups) if config.without_groups else loaded
+    if config.without_groups:
+        loaded = _without_groups(loaded, config.without_groups)
+    return loaded if config.replay is None else replayed(loaded, locate(config.replay.shards), config.replay)
 
 
 def _without_groups(manifest: ShardManifest, names: Sequence[str]) -> ShardManifest:

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from viewfold.jobs.recipes import emoji_demo, objects_demo
+from viewfold.jobs.registry import Registry
 from viewfold.jobs.report import TITLES, measures, write_report
 from viewfold.jobs.run import results, run_recipe
 from viewfold.jobs.run_config import RunConfig
+from viewfold.jobs.tracking import track
 from viewfold.pipeline.stage import StageRecord, write_whole
 
 PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji": emoji_demo}
@@ -33,6 +35,8 @@ def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) 
     numbers["summary"] = {"line": headline(numbers)}
     write_whole(out / "results.json", lambda file: file.write(json.dumps(numbers, indent=2).encode()))
     report = write_report(out, configs, numbers)
+    if not all(record.reused for stages in records.values() for record in stages.values()):
+        _keep_report(out, [report, out / "results.json"])
     console.print(stage_table(numbers))
     console.print(evaluation_table(numbers["objects"]["evaluate"]))
     console.print(comparison_table(numbers["emoji"]["compare"]))
@@ -41,6 +45,14 @@ def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) 
     console.print(f"{time.perf_counter() - began:.0f} s in all. Next:", soft_wrap=True)
     for command in next_commands(out):
         console.print(f"  {command}", soft_wrap=True, markup=False)
+
+
+def _keep_report(out: Path, files: list[Path]) -> None:
+    """Send the report to the tracking server, as a run of its own."""
+    with track(
+        Registry(out.parent), out, f"{out.name}/report", params={}, tags={"run": out.name}, files={"report": files}
+    ):
+        pass  # it has no rows
 
 
 def next_commands(out: Path) -> tuple[str, ...]:

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from viewfold.config import Config
-from viewfold.pipeline.executor import map_actors
-from viewfold.pipeline.images import read_images
+from viewfold.jobs.embed_records import Embedded, embed_rows
+from viewfold.pipeline.executor import has_gpus, map_actors
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
-from viewfold.retrieval.features import FeatureWriter, record_table
-from viewfold.retrieval.hashing import image_hashes
+from viewfold.retrieval.features import FeatureWriter
 from viewfold.ssl.encoder import load_encoder
 
 
@@ -37,14 +33,6 @@ class EmbedConfig(Config):
             raise ValueError(f"actors and batch_size must be at least 1, got {self.actors} and {self.batch_size}")
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """What an actor answers for one batch of samples."""
-
-    records: pa.Table
-    vectors: dict[str, NDArray[np.float32]]
-
-
 class Embedder:
     """An actor's state: the manifest and the encoders, opened once."""
 
@@ -57,32 +45,7 @@ class Embedder:
 
     def __call__(self, rows: Sequence[int]) -> Embedded:
         """Records and vectors of every stored image of the samples `rows`."""
-        sizes = {encoder.config.preprocessing.image_size for encoder in self.encoders.values()}
-        tables, vectors = [], {name: [] for name in self.encoders}  # type: ignore[var-annotated]
-        for batch in read_images(self.manifest, rows, image_size=max(sizes), batch_size=len(rows)):
-            tables.append(record_table(self._records(batch)))
-            for name, encoder in self.encoders.items():
-                vectors[name].append(getattr(encoder.encode(batch.images), self.part).numpy())
-        return Embedded(pa.concat_tables(tables), {name: np.concatenate(parts) for name, parts in vectors.items()})
-
-    def _records(self, batch: Any) -> dict[str, list[Any]]:
-        manifest = self.manifest
-        hashes = [image_hashes(data) for data in batch.data]
-        places = [manifest.place(row, member) for row, member in zip(batch.rows, batch.members, strict=True)]
-        names = {"label": manifest.labels, "domain": manifest.domains, "group": manifest.groups}
-        known = {
-            name: [vocabulary[i] if i >= 0 else None for i in getattr(manifest, name)[batch.rows]]
-            for name, vocabulary in names.items()
-        }
-        return {
-            "key": batch.keys,
-            **known,
-            "sha256": [sha256 for sha256, _ in hashes],
-            "phash": [phash for _, phash in hashes],
-            "shard": [place.shard for place in places],
-            "offset": [place.offset for place in places],
-            "size": [place.size for place in places],
-        }
+        return embed_rows(self.encoders, self.manifest, rows, self.part)
 
 
 def embed(encoders: Mapping[str, Path], manifest: Path, config: EmbedConfig, out: Path) -> dict[str, Any]:
@@ -103,13 +66,12 @@ def embed(encoders: Mapping[str, Path], manifest: Path, config: EmbedConfig, out
             for name in encoders
         }
         bar = stack.enter_context(progress("embed", total=len(loaded)))
-        num_gpus = 1 if torch.cuda.is_available() else 0
         answers = map_actors(
             Embedder,
             (folders, manifest, config.part),
             blocks,
             num_actors=min(config.actors, len(blocks)),
-            num_gpus=num_gpus,
+            num_gpus=1 if has_gpus() else 0,
         )
         for block, answer in zip(blocks, answers, strict=True):
             for name, writer in writers.items():

@@ -1,7 +1,7 @@
 """Every image of two manifests as one encoder sees it: what a head is fitted on, and what it is asked about."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -64,16 +64,17 @@ def freeze_pair(
         known, encoder = _under_batch_statistics(encoder, train, seed)
     else:
         known = freeze(encoder, train)
-    asked = freeze(encoder, val)
-    return known, Frozen(
-        features=asked.features,
+    return known, numbered_as(freeze(encoder, val), val, train)
+
+
+def numbered_as(asked: Frozen, val: ShardManifest, train: ShardManifest) -> Frozen:
+    """`asked`, which is `val` encoded, with labels, groups and domains numbered as in `freeze_pair`."""
+    return replace(
+        asked,
         # Indices point into each manifest's own vocabularies, and two of these seldom hold the same names.
         label=translated(asked.label, val.labels, train.labels),
         group=np.where(asked.group < _ALONE, translated(asked.group, val.groups, train.groups), asked.group + _ALONE),
-        grouped=asked.grouped,
         domain=translated(asked.domain, val.domains, train.domains),
-        sample=asked.sample,
-        latents=asked.latents,
     )
 
 

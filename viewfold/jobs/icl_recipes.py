@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from viewfold.augment import AffineColourPolicy, NonePolicy
-from viewfold.config import load, override, unknown
+from viewfold.config import published
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.icl_config import IclConfig
 from viewfold.jobs.recipes import emoji_demo
@@ -43,7 +42,7 @@ def icl_emoji() -> IclConfig:
         data=DataConfig(shards=("pack:emoji/emoji",)),
         folds=VENDORS,
         encoder=demo.encoder,
-        pretrain=replace(demo.pretrain, stream=StreamConfig(batch_size=128), steps=1500),
+        pretrain=replace(demo.pretrain, stream=StreamConfig(batch_size=128), steps=800),
         adaptations={name: _whole(method) for name, method in METHODS.items()},
         seeds=(0, 1, 2, 3, 4),
         unseen_share=0.5,
@@ -51,14 +50,14 @@ def icl_emoji() -> IclConfig:
 
 
 def icl_emoji_frozen() -> IclConfig:
-    """The same behind a fixed encoder that others trained, at 128 px (set start=FOLDER): an adapter learns."""
+    """The same behind a fixed encoder that others trained, at 128 px (set start=FOLDER): a linear map learns."""
     return replace(
         icl_emoji(),
         name="icl-emoji-frozen",
         start="encoders/base",
         encoder=None,
         pretrain=None,
-        adaptations={name: _adapter(method) for name, method in METHODS.items()},
+        adaptations={name: _linear(method) for name, method in METHODS.items()},
     )
 
 
@@ -84,18 +83,19 @@ def _whole(method: CCIConfig) -> TrainConfig:
         policy=AffineColourPolicy(),
         stream=StreamConfig(batch_size=92, classes_per_batch=23),
         optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
-        steps=600,
+        steps=200,
     )
 
 
-def _adapter(method: CCIConfig) -> TrainConfig:
-    """A small map behind a frozen backbone, from features of undistorted images."""
+def _linear(method: CCIConfig) -> TrainConfig:
+    """A linear map behind a frozen backbone, from features of undistorted images: the best on vendors left out for it,
+    where a residual adapter gained three quarters as much."""
     return TrainConfig(
         method=method,
-        train=TrainableConfig(what="adapter"),
+        train=TrainableConfig(what="head", dim=512),
         policy=NonePolicy(),
         stream=StreamConfig(image_size=128, batch_size=276, classes_per_batch=23),
-        optim=OptimConfig(lr=3e-3, schedule="cosine", warmup_steps=10),
+        optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
         steps=300,
         workers=1,
     )
@@ -114,8 +114,4 @@ def find(recipe: str, overrides: Sequence[str]) -> IclConfig:
     Raises:
         InvalidInput: neither a recipe nor a file, or settings that `config.parse` refuses.
     """
-    if recipe in ICL_RECIPES:
-        return override(ICL_RECIPES[recipe](), overrides)
-    if "." in recipe or "/" in recipe:
-        return load(IclConfig, Path(recipe), overrides)
-    raise unknown("evaluation", recipe, list(ICL_RECIPES))
+    return published("evaluation", IclConfig, ICL_RECIPES, recipe, overrides)

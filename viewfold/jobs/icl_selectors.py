@@ -13,10 +13,10 @@ from viewfold.jobs.icl_config import IclConfig
 from viewfold.jobs.icl_data import fold_parts
 from viewfold.jobs.icl_encoders import FoldFeatures
 from viewfold.retrieval import FeatureSet, IndexBundle, Query, SelectConfig, build_bundle, select
-from viewfold.retrieval.abstention import AbstainConfig
-from viewfold.retrieval.calibration import fit_calibration
-from viewfold.retrieval.guards import GuardConfig
 from viewfold.retrieval.icl import Choices, Coded, Leakage, Pool, domain_gap, neighbour_leakage
+from viewfold.retrieval.selection.abstention import AbstainConfig
+from viewfold.retrieval.selection.calibration import fit_calibration
+from viewfold.retrieval.selection.guards import GuardConfig
 from viewfold.retrieval.vote import eligible_shares
 
 RANDOM, NEAREST, PIXELS, ORACLE = "random", "nearest", "pixels", "oracle"

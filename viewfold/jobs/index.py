@@ -1,8 +1,7 @@
-"""From feature sets to a published index bundle, and from there into the model registry."""
+"""From feature sets to a published index bundle."""
 
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ from PIL import Image
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
-from viewfold.jobs.registry import Registry
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
 from viewfold.retrieval import BuildSettings, FeatureStream, build_bundle, parse_bytes
-from viewfold.ssl.encoder import load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,43 +74,6 @@ def build_index(
         "recall_at_10": info.recall_at_10,
         "peak_memory_bytes": info.peak_memory_bytes,
     }
-
-
-def register(
-    registry: Registry,
-    name: str,
-    *,
-    encoder: Path,
-    card: Mapping[str, Path],
-    bundle: Path | None,
-    run_name: str,
-    out: Path,
-) -> dict[str, Any]:
-    """Register the encoder with the files of its card, if it was measured, and move the alias `champion` to it.
-
-    The bundle, if one was built, stays where it is; its location is a tag.
-    """
-    loaded = load_encoder(encoder)
-    lineage = json.loads((encoder / "encoder.json").read_text(encoding="utf-8"))["lineage"]
-    part = loaded.parts["invariant"]
-    tags = {"encoder_id": str(loaded.id), "manifest_hash": str(lineage.get("manifest_hash", "")), "run": run_name}
-    if bundle is not None:
-        info = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-        tags |= {
-            "bundle": str(bundle.resolve()),
-            "bundle_id": info["id"],
-            "manifest_hash": info["manifest_hash"],
-        }
-    with (
-        progress("register", total=1) as bar,
-        registry.run("viewfold", f"{run_name}/register", params={"model": name}, tags=tags) as run,
-    ):
-        files = {what: path.resolve() for what, path in {"encoder": encoder, **card}.items()}
-        version = registry.register(name, files, dim=part.stop - part.start, run=run, tags=tags, alias="champion")
-        bar.advance()
-    result = {"model": name, "version": version, "uri": f"models:/{name}@champion", "tracking": registry.uri, **tags}
-    (out / "registered.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
 
 
 def _pool(features: FeatureStream, held_out: Sequence[str]) -> FeatureStream:

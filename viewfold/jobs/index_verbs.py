@@ -27,11 +27,11 @@ from viewfold.retrieval import (
     scored,
     show_bytes,
 )
-from viewfold.retrieval.bundle import BundleInfo
-from viewfold.retrieval.calibration import FILE as CALIBRATION
-from viewfold.retrieval.calibration import Kind
-from viewfold.retrieval.faiss_build import ShardTask
-from viewfold.retrieval.files import changing
+from viewfold.retrieval.index.bundle import BundleInfo
+from viewfold.retrieval.index.faiss_build import ShardTask
+from viewfold.retrieval.index.files import changing
+from viewfold.retrieval.selection.calibration import FILE as CALIBRATION
+from viewfold.retrieval.selection.calibration import Kind
 
 
 def build(

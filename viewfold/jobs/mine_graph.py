@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viewfold.keyed import key64, mixed
-from viewfold.retrieval.kmeans import kmeans
-from viewfold.retrieval.neighbours import neighbour_table
-from viewfold.retrieval.pca import principal_components
+from viewfold.retrieval.index.kmeans import kmeans
+from viewfold.retrieval.index.neighbours import neighbour_table
+from viewfold.retrieval.index.pca import principal_components
 from viewfold.ssl.mining import (
     ParentNodes,
     parent_edges,

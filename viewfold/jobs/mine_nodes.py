@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from viewfold.errors import InvalidInput
-from viewfold.pipeline.executor import map_actors
+from viewfold.pipeline.executor import has_gpus, map_actors
 from viewfold.pipeline.images import ImageBatch, read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import progress
@@ -108,7 +108,7 @@ def embed_nodes(encoder: Path, manifest: ShardManifest, *, part: Part, actors: i
             (encoder.resolve(), manifest, part),
             blocks,
             num_actors=min(actors, len(blocks)),
-            num_gpus=1 if torch.cuda.is_available() else 0,
+            num_gpus=1 if has_gpus() else 0,
         )
         for samples, answer in zip(blocks, answers, strict=True):
             found += answer.encoded

@@ -61,8 +61,8 @@ Protocol = Callable[[Subject], list[Measure]]
 
 def classes(subject: Subject) -> list[Measure]:
     """kNN and linear accuracy of each part."""
-    _require_labels(subject)
-    _require_groups(subject)
+    require_labels(subject)
+    require_groups(subject)
     config, measures = subject.config, []
     for part in subject.parts:
         shelf, queries = subject.known.split(part), subject.asked.split(part)
@@ -74,8 +74,8 @@ def classes(subject: Subject) -> list[Measure]:
 
 def precision(subject: Subject) -> list[Measure]:
     """Precision of retrieval by each part."""
-    _require_labels(subject)
-    _require_groups(subject)
+    require_labels(subject)
+    require_groups(subject)
     config = subject.config
     return [
         retrieval_precision(
@@ -117,8 +117,8 @@ def fitted_retrieval(subject: Subject) -> list[Measure]:
 
 def clusters(subject: Subject) -> list[Measure]:
     """Whether k-means on the invariant part finds the classes."""
-    _require_invariant(subject)
-    _require_labels(subject)
+    require_invariant(subject)
+    require_labels(subject)
     found = clustering(subject.asked.split("invariant"), seed=subject.config.seed)
     return [measure.of_part("invariant") for measure in found]
 
@@ -138,8 +138,8 @@ def spread(subject: Subject) -> list[Measure]:
 
 def domains(subject: Subject) -> list[Measure]:
     """Accuracy on a domain that the classifier never saw, of the invariant part; each domain is left out once."""
-    _require_invariant(subject)
-    _require_labels(subject)
+    require_invariant(subject)
+    require_labels(subject)
     known, asked = subject.known, subject.asked
     domain = np.concatenate([known.domain, asked.domain])
     if len(np.unique(domain[domain >= 0])) < 2:
@@ -157,7 +157,7 @@ def outside(subject: Subject) -> list[Measure]:
 
     Where the validation data has none of those, a fifth of the training groups stand in, and the detail says so.
     """
-    _require_invariant(subject)
+    require_invariant(subject)
     known, asked = subject.known, subject.asked
     strange = ~np.isin(asked.domain, known.domain) & (asked.domain >= 0)
     if not strange.any():
@@ -273,17 +273,20 @@ def _rows(split: Frozen, rows: NDArray[np.bool_]) -> Split:
     return Split.of(split.part("invariant")[torch.from_numpy(rows)], split.label[rows], split.group[rows])
 
 
-def _require_invariant(subject: Subject) -> None:
+def require_invariant(subject: Subject) -> None:
+    """Raises `Inapplicable` where the encoder has no invariant part."""
     if "invariant" not in subject.parts:
         raise Inapplicable("the encoder has no invariant part")
 
 
-def _require_groups(subject: Subject) -> None:
+def require_groups(subject: Subject) -> None:
+    """Raises `Inapplicable` where groups are to be kept apart and some image has none."""
     if subject.config.exclude_group and not subject.asked.grouped:
         raise Inapplicable("exclude_group needs a group for every validation sample; record groups, or leave it out")
 
 
-def _require_labels(subject: Subject) -> None:
+def require_labels(subject: Subject) -> None:
+    """Raises `Inapplicable` where there are no classes to tell apart, or none to ask about."""
     for what, split in (("training", subject.known), ("validation", subject.asked)):
         if not (split.label >= 0).any():
             raise Inapplicable(f"no image of the {what} data has a label")

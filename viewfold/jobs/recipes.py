@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from viewfold.augment import AffineColourPolicy, AffineConfig, AffinePolicy
-from viewfold.config import load, override, unknown
+from viewfold.config import published
 from viewfold.jobs.cluster import ClusterConfig
 from viewfold.jobs.compare import CompareConfig
 from viewfold.jobs.data import DataConfig
@@ -243,8 +242,4 @@ def find(recipe: str, overrides: Sequence[str]) -> RunConfig:
     Raises:
         InvalidInput: neither a recipe nor a file, or settings that `config.parse` refuses.
     """
-    if recipe in RECIPES:
-        return override(RECIPES[recipe](), overrides)
-    if "." in recipe or "/" in recipe:
-        return load(RunConfig, Path(recipe), overrides)
-    raise unknown("recipe", recipe, list(RECIPES))
+    return published("recipe", RunConfig, RECIPES, recipe, overrides)

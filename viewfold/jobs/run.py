@@ -13,10 +13,11 @@ from typing import Any
 from viewfold import __version__
 from viewfold.config import Config, dump, fingerprint, to_yaml
 from viewfold.errors import InvalidInput
+from viewfold.jobs.overwrite import keep_champion
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
 from viewfold.jobs.stages import STAGES
-from viewfold.pipeline.stage import STARTED, StageRecord, code_version, run_stage, write_whole
+from viewfold.pipeline.stage import STARTED, StageRecord, code_version, read_record, run_stage, write_whole
 
 
 def run_recipe(
@@ -60,8 +61,11 @@ def _found_or_made(run: Run, name: str) -> StageRecord:
     stage.guard(run)
     upstream = {need: identity(need, run.records[need]) for need in stage.needs if need in run.records}
     settings, inputs = _plain(stage.settings(run.config)), {**stage.reads(run), **upstream}
+    mark, record = fingerprint(name, settings, inputs, code_version()), read_record(run.folder / name)
+    if record is None or record.fingerprint != mark:
+        keep_champion(run, name)
     started = run.folder / f"{name}.part" / STARTED
-    if started.is_file() and started.read_text() != fingerprint(name, settings, inputs, code_version()):
+    if started.is_file() and started.read_text() != mark:
         print(f"note: {name} begins again: settings, inputs or code have changed since it was cut", file=sys.stderr)
     return run_stage(
         run.folder / name,

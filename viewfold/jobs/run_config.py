@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from viewfold.config import Config
 from viewfold.jobs.cluster import ClusterConfig
@@ -40,7 +41,9 @@ class RunConfig(Config):
     embed: EmbedConfig | None = None
     index: IndexConfig | None = None
     register_as: str | None = None
-    """Name in the model registry; the alias `champion` is moved to the new version."""
+    """Name in the model registry."""
+    alias: Literal["champion", "challenger"] = "champion"
+    """What is moved to the new version: `champion` is served at once, a `challenger` waits for `viewfold promote`."""
     compare: CompareConfig | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class RunConfig(Config):
             raise ValueError(
                 f"a run has either `pretrain` or `start`, an encoder to begin with; got start={self.start!r}"
             )
+        self._check_replay()
         ledger = self.pretrain.stream.ledger if self.pretrain else ""
         if ledger and self.adapt is not None and self.adapt.stream.ledger == ledger:
             raise ValueError(f"pretrain and adapt cannot share stream.ledger={ledger}; name two folders")
@@ -71,3 +75,14 @@ class RunConfig(Config):
             )
         if self.compare is not None and not self.held_out:
             raise ValueError("compare asks with the images of `held_out` domains, and there are none; name some")
+
+    def _check_replay(self) -> None:
+        if self.data.replay is not None and self.adapt is None:
+            raise ValueError("data.replay thins what `adapt` learns from, which this run leaves out; drop one")
+        if self.data.replay is not None and self.mine is not None:
+            raise ValueError(
+                "data.replay thins what `adapt` learns from, and pairs are mined of all of it; leave out data.replay "
+                "or `mine`"
+            )
+        if self.validation is not None and self.validation.replay is not None:
+            raise ValueError("validation.replay: nothing is learned from there; leave it out")

@@ -2,14 +2,15 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from viewfold.jobs.data import DataConfig
+from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.evaluate import CARD, PAGE
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.run_config import RunConfig
 from viewfold.pipeline.executor import ray_session
+from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import StageRecord
 
 
@@ -55,10 +56,20 @@ class Run:
         """The encoder that the run is about: the adapted one where there is one."""
         return (self.folder / "adapt" if self.config.adapt else self.base) / "encoder"
 
+    def asked(self) -> ShardManifest | None:
+        """What is held back and asked about: validation data, else held-out domains; None where all is shown."""
+        config = self.config
+        if config.validation is not None:
+            return source(self.manifest("validation"), config.validation)
+        if config.held_out:
+            return source(self.manifest(), DataConfig(shards=config.data.shards, domains=config.held_out))
+        return None
+
     def adapt_sources(self) -> DataConfig:
-        """What `adapt` learns from: labelled samples alone where its method reads labels."""
+        """What `adapt` learns from: labelled samples alone where its method reads labels, and a share of old ones."""
         adapt = self.config.adapt
-        return self.sources(labelled=adapt is not None and adapt.method.needs_labels)
+        sources = self.sources(labelled=adapt is not None and adapt.method.needs_labels)
+        return replace(sources, replay=self.config.data.replay)
 
     @property
     def card(self) -> dict[str, Path]:

@@ -13,11 +13,14 @@ from viewfold.jobs.compare import compare
 from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import embed
 from viewfold.jobs.evaluate import CARD, PAGE, Candidate, evaluate_encoders
-from viewfold.jobs.index import build_index, register
+from viewfold.jobs.index import build_index
 from viewfold.jobs.mine import mine
+from viewfold.jobs.register import register
+from viewfold.jobs.registry_server import shown
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
 from viewfold.jobs.start import note_if_moved, start_from
+from viewfold.jobs.tracking import keep_card, settings_of
 from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder, training_data
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.state import STATE_NAME, read_state
@@ -105,23 +108,17 @@ def _cluster(run: Run, out: Path) -> dict[str, Any]:
 
 def _evaluate(run: Run, out: Path) -> dict[str, Any]:
     assert run.config.evaluate is not None
-    if run.config.validation is not None:
-        val = source(run.manifest("validation"), run.config.validation)
-    else:
-        val = source(run.manifest(), DataConfig(shards=run.config.data.shards, domains=run.config.held_out))
+    val = run.asked()
+    assert val is not None
     train = source(run.manifest(), run.sources())
     candidates = {"trained": Candidate.load(run.encoder)}
     if run.config.adapt is not None:
         candidates["against"] = Candidate.load(run.base / "encoder")
     candidates["untrained"] = Candidate.load(run.base / "untrained")
     card = evaluate_encoders(candidates, train=train, val=val, config=run.config.evaluate, out=out)
-    run.registry().keep_card(
-        f"{run.label}/evaluate",
-        card,
-        [out / CARD, out / PAGE],
-        params=dump(run.config.evaluate),
-        encoder_id=str(candidates["trained"].encoder.id),
-    )
+    files = {"card": [out / CARD, out / PAGE], "": settings_of(run.folder)}
+    params = dump(run.config.evaluate)
+    keep_card(run.registry(), run.folder, f"{run.label}/evaluate", card, files, params=params)
     return {name: card[name] for name in ("encoders", "data", "measures", "skipped")}
 
 
@@ -142,19 +139,6 @@ def _index(run: Run, out: Path) -> dict[str, Any]:
         run.config.index,
         held_out=run.config.held_out,
         card=run.card.get("card"),
-        out=out,
-    )
-
-
-def _register(run: Run, out: Path) -> dict[str, Any]:
-    assert run.config.register_as is not None
-    return register(
-        run.registry(),
-        run.config.register_as,
-        encoder=run.encoder,
-        card=run.card,
-        bundle=run.folder / "index" / "bundle" if run.config.index else None,
-        run_name=run.label,
         out=out,
     )
 
@@ -206,10 +190,10 @@ STAGES: dict[str, Stage] = {
         lambda c: c.index and {"index": dump(c.index), "held_out": c.held_out}, ("data", "embed", "evaluate"), _index
     ),
     "register": Stage(
-        lambda c: c.register_as,
+        lambda c: c.register_as and {"name": c.register_as, "alias": c.alias},
         ("start", "pretrain", "adapt", "evaluate", "index"),
-        _register,
-        reads=lambda run: {"server": os.environ.get("MLFLOW_TRACKING_URI", "")},
+        register,
+        reads=lambda run: {"server": shown(os.environ.get("MLFLOW_TRACKING_URI", ""))},  # it is written down
     ),
     "compare": Stage(
         lambda c: c.compare and {"compare": dump(c.compare), "held_out": c.held_out}, ("embed", "index"), _compare

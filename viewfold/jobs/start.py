@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from viewfold.jobs.card import find_candidate
+from viewfold.jobs.pair_folders import pinned
 from viewfold.ssl.encoder import save_encoder
 from viewfold.ssl.kept_head import save_head
 
@@ -32,10 +33,13 @@ def note_if_moved(name: str, home: Path, folder: Path) -> None:
 def start_from(name: str, home: Path, out: Path) -> dict[str, Any]:
     """Copy the encoder into `out/encoder`; beside it, in `untrained`, a network and a head with other, random weights.
 
+    The answer's `from` says which version an alias stood for.
+
     Raises:
         InvalidInput: there is none.
     """
-    found = find_candidate(name, home)
+    exact, _ = pinned(name, home)
+    found = find_candidate(exact, home)
     shutil.rmtree(out / "encoder", ignore_errors=True)  # of a copy that was cut
     shutil.copytree(found.folder, out / "encoder")
     blank = found.untrained()
@@ -43,4 +47,4 @@ def start_from(name: str, home: Path, out: Path) -> dict[str, Any]:
     if blank.head is not None:
         weights = {f"head.{name}": value for name, value in blank.head.state_dict().items()}
         save_head(blank.head.config, weights, out / "untrained", encoder_id=identity)
-    return {"encoder_id": found.encoder.id, "from": name}
+    return {"encoder_id": found.encoder.id, "from": exact}

@@ -76,7 +76,8 @@ def selection_sources(data: DataConfig, select: SelectionConfig, manifest: Shard
     if learned <= set(select.domains):
         raise InvalidInput(f"select: {', '.join(select.domains)} are all there is to learn from; leave one of them out")
     return SelectionSources(
-        replace(data, without_domains=(*data.without_domains, *select.domains)), replace(data, domains=select.domains)
+        replace(data, without_domains=(*data.without_domains, *select.domains)),
+        replace(data, domains=select.domains, replay=None),
     )
 
 

@@ -27,10 +27,11 @@ from viewfold.jobs.frozen import reads_features
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.step_selection import SelectionConfig, StepSelection, selection_sources
 from viewfold.jobs.supply import Samples, Supply, features_supply, images_supply
+from viewfold.jobs.tracking import track_training
 from viewfold.jobs.train_export import export, keep_head
 from viewfold.keyed import key64
 from viewfold.pipeline.elastic import Elastic
-from viewfold.pipeline.executor import Worker, run_workers
+from viewfold.pipeline.executor import Worker, has_gpus, run_workers
 from viewfold.pipeline.ledger import Ledger
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.order import Balanced, Order
@@ -206,7 +207,8 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
     manifest = _learned(job)
     tags = {"manifest_hash": manifest.hash, "method": config.method.name, "run": run_name}
     with ExitStack() as stack:
-        tracked = stack.enter_context(registry.run("viewfold", f"{run_name}/{what}", params=dump(config), tags=tags))
+        name, params = f"{run_name}/{what}", dump(config)
+        tracked = stack.enter_context(track_training(registry, job.out, name, params=params, tags=tags))
         bar = stack.enter_context(progress(what, total=config.steps))
         last: dict[str, Any] = {"step": 0}
 
@@ -229,10 +231,8 @@ def train_encoder(job: TrainJob, *, what: str, registry: Registry, run_name: str
             storage=job.out,
             name="checkpoints",
             max_failures=config.max_failures,
-            use_gpu=torch.cuda.is_available(),
+            use_gpu=has_gpus(),
         )
-    if tracked.failure is not None:
-        print(f"warning: MLflow took no more metrics ({tracked.failure}); all are in {METRICS}", file=sys.stderr)
     return {**result, "manifest_hash": manifest.hash, "num_samples": len(manifest), "last_row": last}
 
 

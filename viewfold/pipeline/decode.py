@@ -24,6 +24,8 @@ MAX_PIXELS = 80_000_000
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that shards hold, by PIL's name (MPO: a JPEG with a second picture behind it)."""
 
+# Named, for PIL would hand an EPS to Ghostscript. JPEG opens MPO too.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _END_OF_JPEG = b"\xff\xd9"
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
 
@@ -96,7 +98,7 @@ def _turned(square: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """The image behind `data`, not decoded yet; whatever PIL raises until the block ends becomes `InvalidInput`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_pixels(image.height, image.width)
             if image.format in {"JPEG", "MPO"} and not _has_end(data):
                 raise InvalidInput(CUT_SHORT)

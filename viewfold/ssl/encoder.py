@@ -51,8 +51,10 @@ class Preprocessing(Config):
     def __post_init__(self) -> None:
         if self.image_size < 8:
             raise ValueError(f"image_size must be at least 8, got {self.image_size}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0 in every channel, got {self.std}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std must be above 0 and finite in every channel, got {self.std}")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be finite in every channel, got {self.mean}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,9 +333,11 @@ def _read_body(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; name an encoder folder (a run keeps its own under encoder/)")
     try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactMismatch(f"{path}: not JSON ({error}); copy or export the encoder again") from None
+    if not isinstance(body, dict):
+        raise ArtifactMismatch(f"{path}: not a JSON object; copy or export the encoder again")
     if body.get("format") != FORMAT:
         raise InvalidInput(f"{path}: encoder format {body.get('format')}, this version reads {FORMAT}; export it again")
     return body

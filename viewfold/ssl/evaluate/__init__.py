@@ -10,7 +10,7 @@ from viewfold.ssl.evaluate.curves import Curve, Transformation, drift_curve, inv
 from viewfold.ssl.evaluate.domains import domain_gap
 from viewfold.ssl.evaluate.filters import FilterReport, degenerate_filters
 from viewfold.ssl.evaluate.hypersphere import alignment, uniformity
-from viewfold.ssl.evaluate.interval import bootstrap
+from viewfold.ssl.evaluate.interval import Interval, bootstrap, difference
 from viewfold.ssl.evaluate.knn import knn_accuracy
 from viewfold.ssl.evaluate.linear import linear_accuracy
 from viewfold.ssl.evaluate.measure import Measure, Split
@@ -41,6 +41,7 @@ __all__ = [
     "Curve",
     "FilterReport",
     "Gallery",
+    "Interval",
     "Measure",
     "PairProbeConfig",
     "Pairs",
@@ -60,6 +61,7 @@ __all__ = [
     "coding_length",
     "degenerate_filters",
     "detection",
+    "difference",
     "domain_gap",
     "draw_pairs",
     "drift_curve",

@@ -112,14 +112,8 @@ def _centred(
     statistic: Callable[[NDArray[np.float64]], float], groups: NDArray[np.int64], *, seed: int, num_draws: int
 ) -> Interval:
     """The bootstrap interval, moved so that the mean of its draws is the value; no score is above 1."""
-    values = []
-
-    def kept(weights: NDArray[np.float64]) -> float:
-        values.append(statistic(weights))
-        return values[-1]
-
-    value, low, high = bootstrap(kept, groups, seed=seed, num_draws=num_draws)
-    if low is None or high is None:
+    value, low, high, draws = bootstrap(statistic, groups, seed=seed, num_draws=num_draws)
+    if low is None or high is None or draws is None:
         return Interval(value, None, None)
-    lift = float(np.mean(values[1:])) - value  # the first is the value itself
-    return Interval(value, low - lift, min(high - lift, 1.0))
+    lift = float(np.mean(draws)) - value
+    return Interval(value, low - lift, min(high - lift, 1.0), tuple(draw - lift for draw in draws))

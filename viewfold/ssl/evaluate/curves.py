@@ -70,9 +70,9 @@ class Curve:
         """Plain data for JSON; an interval becomes `[value, low, high]`."""
         return {
             **vars(self),
-            "drift": [list(point) for point in self.drift],
-            "mean_drift": list(self.mean_drift),
-            "change": None if self.change is None else [list(point) for point in self.change],
+            "drift": [list(point[:3]) for point in self.drift],
+            "mean_drift": list(self.mean_drift[:3]),
+            "change": None if self.change is None else [list(point[:3]) for point in self.change],
         }
 
 

@@ -1,6 +1,6 @@
 """Intervals by bootstrap over groups: what is drawn again is whole objects or patients, never their single images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ class Interval(NamedTuple):
     value: float
     low: float | None
     high: float | None
+    draws: tuple[float, ...] | None = None
+    """The value of every draw. Draws of the same seed are of the same groups where the rows have the same groups, so
+    two of these lie side by side, draw by draw: see `difference`."""
 
 
 def bootstrap(
@@ -38,8 +41,27 @@ def bootstrap(
     for _ in range(num_draws):
         times = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
         values.append(statistic(times[row_group].astype(np.float64)))
-    told = [value for value in values if np.isfinite(value)]  # draws of too few groups may have no answer
-    if len(told) < num_draws // 2:
+    return _percentiles(value, values, level)
+
+
+def difference(own: Interval, other: Interval, *, level: float = 0.95) -> Interval:
+    """What `own` is above `other`, with the percentile interval of the differences of their draws.
+
+    Both are of the same rows and drawn with the same seed: what both find hard in a draw then cancels. No ends where
+    one of them has no draws.
+
+    Raises:
+        ValueError: they have different numbers of draws.
+    """
+    value = own.value - other.value
+    if own.draws is None or other.draws is None:
+        return Interval(value, None, None)
+    return _percentiles(value, [a - b for a, b in zip(own.draws, other.draws, strict=True)], level)
+
+
+def _percentiles(value: float, draws: Sequence[float], level: float) -> Interval:
+    told = [draw for draw in draws if np.isfinite(draw)]  # draws of too few groups may have no answer
+    if len(told) < len(draws) // 2:
         return Interval(value, None, None)
     low, high = np.quantile(told, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low), float(high), tuple(draws))

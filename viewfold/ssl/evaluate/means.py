@@ -33,5 +33,9 @@ def mean_intervals(
         flat = (drawn + num_groups * np.arange(count)[:, None]).ravel()
         times = np.bincount(flat, minlength=count * num_groups).reshape(count, num_groups).astype(np.float64)
         means.append(times @ sums / (times @ sizes)[:, None])
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+    draws = np.concatenate(means)
+    ends = np.quantile(draws, [0.025, 0.975], axis=0)
+    return [
+        Interval(float(value), float(low), float(high), tuple(column.tolist()))
+        for value, low, high, column in zip(values, *ends, draws.T, strict=True)
+    ]

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from viewfold.errors import InvalidInput
+from viewfold.ssl.evaluate.interval import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Measure:
     """Rows (queries, pairs, images) that the value was computed from."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Plain data: settings and counts that belong beside the value."""
+    draws: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
+    """Of the bootstrap, for the difference from another encoder's on the same rows; not among the plain data."""
 
     def of_part(self, part: str) -> "Measure":
         """The same under the name `part/...`: of which part of the features it was measured."""
@@ -33,7 +36,12 @@ class Measure:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "draws"}
+
+    @property
+    def interval(self) -> Interval:
+        """Value, ends and draws."""
+        return Interval(self.value, self.low, self.high, self.draws)
 
 
 @dataclass(frozen=True)
