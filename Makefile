@@ -3,17 +3,21 @@
 
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help demo test quick check bench peers
+.PHONY: help demo test quick check docs bench peers
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11,$(shell $(p) -c "print('$(p)')" 2>/dev/null)) python3)
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input -qq install
-SUITES = $(filter-out __init__ cluster load machine measure served,$(basename $(notdir $(wildcard benchmarks/*.py))))
+# The newest Python that the compared libraries have wheels for.
+PEERS_BASE ?= $(firstword $(foreach p,python3.12 python3.11,$(shell $(p) -c "print('$(p)')" 2>/dev/null)) python3.12)
+# Suites with rows that need the peers' environment.
+PEERED := endtoend retrieval serve
 # One thread for each process: the tests start several on few cores.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest
-# Two at a time, since most of these wait for nothing; the others start many processes of their own.
+# Two at a time. Those that start Ray and servers share them in a file, so that a file stays with one process.
 QUICK := $(PYTEST) -n 2 --dist worksteal -m "not heavy and not slow"
+HEAVY := $(PYTEST) -n 2 --dist loadfile -m "heavy or slow"
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' $(firstword $(MAKEFILE_LIST)) | sed 's/: /\t/' | expand -t 16
@@ -23,7 +27,7 @@ demo: .venv/.installed ## images to demonstrations on the shipped data, CPU, som
 
 test: .venv/.installed ## every test, with those that start ray, deepspeed and mlflow
 	$(QUICK)
-	$(PYTEST) -m "heavy or slow"
+	$(HEAVY)
 
 quick: .venv/.installed ## the tests without the markers heavy and slow
 	$(QUICK)
@@ -34,20 +38,14 @@ check: .venv/.installed ## format, lint, types and the quick tests: what a chang
 	.venv/bin/mypy
 	$(QUICK)
 
-ifneq ($(filter $(SUITE),$(SUITES)),)
-bench: .venv/.installed
-	.venv/bin/python -m benchmarks.$(SUITE)
-else
-bench: ## SUITE=name: one benchmark, its last line is JSON; without SUITE the names
-	@echo "make bench SUITE=name: $(if $(SUITES),one of $(SUITES),benchmarks/ holds no suite yet)"$(if $(SUITE), >&2; exit 2)
-endif
+docs: .venv/.installed ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
-ifneq ($(wildcard benchmarks/peers.txt),)
-peers: .venv-peers/.installed
-else
-peers: ## .venv-peers: the other libraries that benchmarks compare with
-	@echo "make peers: no suite compares with another library yet; benchmarks/peers.txt would name them"
-endif
+# The peers' environment is not made for a suite that needs none, nor where another one is named.
+bench: .venv/.installed $(if $(or $(PEERS_PYTHON),$(filter-out $(PEERED),$(SUITE))),,.venv-peers/.installed) ## measures beside other libraries and renders docs/benchmarks.md, hours; SUITE=name: one suite
+	.venv/bin/python -m benchmarks $(SUITE)
+
+peers: .venv-peers/.installed ## .venv-peers: compared libraries that cannot live beside ours
 
 # Two makes at once: the second waits for the lock, then finds the work done. The stamp is the last thing written,
 # so an installation that was cut off is taken up again.
@@ -61,8 +59,8 @@ endif
 	.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-.venv-peers/.installed: benchmarks/peers.txt constraints.txt
+.venv-peers/.installed: benchmarks/peers.txt benchmarks/peers-constraints.txt
 	@echo "Installing the compared libraries into .venv-peers: some minutes the first time"
-	if [ ! -x .venv-peers/bin/python ]; then $(PYTHON) -m venv .venv-peers; fi
-	.venv-peers/bin/python $(PIP_INSTALL) -c constraints.txt -r benchmarks/peers.txt
+	if [ ! -x .venv-peers/bin/python ]; then $(PEERS_BASE) -m venv .venv-peers; fi
+	.venv-peers/bin/python $(PIP_INSTALL) -r benchmarks/peers.txt
 	touch $@

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, worst_case
+from benchmarks.measure import Comparison, Label, Row, compare, compared, isolated, run_suite, worst_case
 from viewfold.ssl.losses import partition_rate
 from viewfold.ssl.methods.sie import SIEConfig, sie_terms
 from viewfold.ssl.predictors import LinearPredictor
@@ -29,6 +29,22 @@ from viewfold.ssl.sinkhorn import code_kernel, doubly_stochastic
 
 SIE_TARGET, MLC_TARGET, SAMPLED_TARGET = 5.0, 3.0, 15.0
 """How often our step should fit into the peer's: with SIE's predictor, by all columns, by the sampled ones."""
+LABELS = {
+    "sie_predictor_vs_dense": Label(
+        what="SIE's loss and predictor, forward and backward, 256 rows x 1024", beside="a matrix for each row"
+    ),
+    "sie_predictor_peak_memory_ratio": Label(what="peak memory of SIE's step", beside="a matrix for each row"),
+    "mlc_vs_naive": Label(
+        what="MLC's compression, forward and backward, 1024 rows x 128",
+        beside="1024 products and log-determinants under autograd",
+    ),
+    "mlc_sampled_vs_naive": Label(
+        what="MLC's compression by 128 sampled columns", beside="all 1024 products and log-determinants"
+    ),
+    "mlc_peak_memory_ratio": Label(
+        what="peak memory of MLC's compression, all columns", beside="1024 products and log-determinants"
+    ),
+}
 CONFIG = SIEConfig()
 EPS_SQ = 0.1
 
@@ -222,4 +238,4 @@ def facts(measured: list[Row]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_suite("losses", rows, about=__doc__, repeats=9, facts=facts)
+    run_suite("losses", rows, about=__doc__, repeats=9, labels=LABELS, facts=facts)

@@ -31,5 +31,10 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
+    """The commit, `-dirty` where code differs from it: a record that another suite has just written does not count."""
+    run = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True, check=False)
+    if run.returncode:
+        return "unknown"
+    written = [f":(top,exclude){folder}" for folder in ("benchmarks/results", "docs")]
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/", *written], check=False).returncode
+    return run.stdout.strip() + ("-dirty" if changed else "")

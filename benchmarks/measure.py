@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,31 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe_machine
+from benchmarks.peers import peer_versions
+from viewfold.errors import InvalidInput
 
 R = TypeVar("R")
 Row = dict[str, Any]
 """One figure: its `name` and `value`, what it was measured on, and where there is one its interval and its target."""
 RESULTS = Path(__file__).parent / "results"
 """The records that are kept in the repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What docs/benchmarks.md says of the rows of one name."""
+
+    what: str
+    beside: str = ""
+    """What the value is a ratio to; empty for a figure that stands alone."""
+    case: str = ""
+    """What tells its rows apart, as a format of a row's fields: "{size} px"."""
+    unit: str = "x"
+    """`x` is a ratio, which the chart shows."""
+    less: bool = False
+    """Whether the smaller value is the better one; a target is then the most that is allowed."""
+    why: str = ""
+    """The cause of a missed target where one is known. Shown only when one is missed."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,11 @@ def worst_case(rows: Iterable[Row], *, lower_is_better: Collection[str] = ()) ->
     return worst
 
 
+def lower(labels: Mapping[str, Label]) -> set[str]:
+    """The names whose smaller value is the better one."""
+    return {name for name, label in labels.items() if label.less}
+
+
 def run_suite(
     suite: str,
     rows: Callable[[int], Iterable[Row]],
@@ -104,26 +128,42 @@ def run_suite(
     about: str | None,
     repeats: int,
     packages: Sequence[str] = (),
+    labels: Mapping[str, Label] = {},
     facts: Callable[[list[Row]], Mapping[str, Any]] = lambda measured: {},
 ) -> None:
     """The command line of a suite: measure, print each row as it is made, and last the record as JSON.
 
-    `rows(repeats)` measures, on one thread (`isolated`); `facts(rows)` is what the record says of all of them. With
-    `--out` the record is written to `benchmarks/results/SUITE.json`, or to the file that is named.
+    `rows(repeats)` measures, on one thread (`isolated`); `facts(rows)` is what the record says of all of them, and
+    `labels` how each name is shown. With `--out` the record is written to `benchmarks/results/SUITE.json`, or to the
+    file that is named.
     """
-    parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else None)
+    headline = about.splitlines()[0] if about else ""
+    parser = argparse.ArgumentParser(description=headline)
     parser.add_argument("--repeats", type=int, default=repeats, help="pairs of runs for each row")
     kept = RESULTS / f"{suite}.json"
     parser.add_argument(
         "--out", type=Path, nargs="?", const=kept, help=f"also write the record to this file, by default {kept}"
     )
     arguments = parser.parse_args()
+    try:
+        peer_versions()  # before what takes minutes: whether there is such a Python
+    except InvalidInput as error:
+        parser.error(str(error))
+    start = time.perf_counter()
     measured = []
     for row in rows(arguments.repeats):
         print(line_of(row), flush=True)
         measured.append(row)
-    machine = describe_machine(*packages)
-    record = {"suite": suite, "machine": machine, "threads": 1, **facts(measured), "rows": measured}
+    record = {
+        "suite": suite,
+        "about": headline,
+        "machine": describe_machine(*packages),
+        "minutes": (time.perf_counter() - start) / 60,
+        "threads": 1,
+        **facts(measured),
+        "labels": {name: asdict(label) for name, label in labels.items()},
+        "rows": measured,
+    }
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -2,9 +2,9 @@
 
 Synthetic unit vectors around Gaussian centres, as features of classes lie, on one thread. Selection is asked with every
 guard on, its batch of queries with all that the guards compare; the bare search is FAISS's own, of as many candidates,
-on the same index, which finds at least 0.95 of the ten nearest. autofaiss runs in a Python of its own, named in the
-environment variable AUTOFAISS_PYTHON; without one its row is left out and the record says so. Bundles of a million take
-many minutes to build: they stay in the folder that RETRIEVAL_BUNDLES names, if there is one, for the next time.
+on the same index, which finds at least 0.95 of the ten nearest. autofaiss runs in the peers' Python
+(`benchmarks.peers`); without it its row is left out and the record says so. Bundles of a million take many minutes to
+build: they stay in the folder that the environment variable BENCH_KEPT names, if there is one, for the next time.
 """
 
 import os
@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, worst_case
+from benchmarks.measure import Comparison, Label, Row, compare, compared, isolated, lower, run_suite, worst_case
+from benchmarks.peers import left_out, peer_versions, python_with
 from viewfold.retrieval import (
     RECORD_SCHEMA,
     BuildSettings,
@@ -39,9 +40,25 @@ from viewfold.retrieval.index.faiss_index import CosineIndex
 TARGETS = {"selection_added_ms_per_query": 0.3, "build_vs_autofaiss": 1.0, "build_peak_rss_over_cap": 1.0}
 K = 7
 FETCH = max(10 * K, 64)
-PEER = "AUTOFAISS_PYTHON"
-KEPT = "RETRIEVAL_BUNDLES"
-SKIPPED = f"build_vs_autofaiss: left out, since {PEER} names no Python with autofaiss"
+PEER = "autofaiss"
+KEPT = "BENCH_KEPT"
+_CASE = "10^6 vectors of 256, {factory}, recall at 10 of {recall_at_10}"
+LABELS = {
+    "selection_added_ms_per_query": Label(
+        what="what selection with every guard adds to a query", case=_CASE, unit="ms", less=True
+    ),
+    "selection_overhead": Label(
+        what="selection with every guard", beside="FAISS's own search of the same candidates", case=_CASE, less=True
+    ),
+    "build_vs_autofaiss": Label(
+        what="an index of 250 000 vectors of 256, built and published under 2 GiB",
+        beside="autofaiss, same factory and cap",
+        case="{factory}",
+    ),
+    "build_peak_rss_over_cap": Label(
+        what="peak memory of building that index", beside="its cap", case="{factory}", less=True
+    ),
+}
 
 AUTOFAISS = """
 import sys, time
@@ -195,20 +212,20 @@ def rows(repeats: int, scale: Scale = FULL) -> Iterator[Row]:
     """All measurements, one by one; builds, which take minutes, are run a third as often."""
     for factory in scale.factories:
         yield from selection_rows(factory, scale, repeats)
-    yield from build_rows(scale, max(1, repeats // 3), os.environ.get(PEER))
+    yield from build_rows(scale, max(1, repeats // 3), python_with(PEER))
 
 
 def facts(measured: list[Row]) -> dict[str, Any]:
     """The worst case of each name, and what one must know to read the rows."""
-    lower = {"selection_added_ms_per_query", "selection_overhead", "build_peak_rss_over_cap"}
     there = any(row["name"] == "build_vs_autofaiss" for row in measured)
     return {
-        "worst_case": worst_case(measured, lower_is_better=lower),
+        "peers": peer_versions(PEER),
+        "worst_case": worst_case(measured, lower_is_better=lower(LABELS)),
         "notes": [
             f"k={K}, {FETCH} candidates; guards: key, sha256, group, perceptual hash, cosine in the base space",
             "selection_overhead: all of `select` over the bare search, so 1 is no overhead",
             "the build is all of `make_bundle`: records, recall, map and checks included",
-            *([] if there else [SKIPPED]),
+            *([] if there else [left_out("build_vs_autofaiss", PEER)]),
         ],
     }
 
@@ -271,4 +288,5 @@ def _phash(number: int) -> str:
 
 
 if __name__ == "__main__":
-    run_suite("retrieval", rows, about=__doc__, repeats=15, packages=("faiss-cpu", "numpy"), facts=facts)
+    packages = ("faiss-cpu", "numpy")
+    run_suite("retrieval", rows, about=__doc__, repeats=15, packages=packages, labels=LABELS, facts=facts)

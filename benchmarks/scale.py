@@ -191,7 +191,7 @@ def draw(made: Sequence[Row], folder: Path) -> None:
 
 def facts(made: list[Row]) -> dict[str, Any]:
     """The assumptions, with their reasons."""
-    return {"assumed": {name: vars(value) for name, value in ASSUMED.items()}}
+    return {"page": "scale.md", "assumed": {name: vars(value) for name, value in ASSUMED.items()}}
 
 
 def _of(name: str, end: str) -> float:

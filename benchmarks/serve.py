@@ -2,10 +2,10 @@
 
 The service runs as users start it, the load generator in a process of its own on the same machine. Vectors are asked on
 an index of synthetic unit vectors around centres, images of noise on indexes of encoders with random weights. The
-backend of clip-retrieval runs in a Python of its own, named in the environment variable CLIP_RETRIEVAL_PYTHON, over the
-same FAISS file, with its loader of CLIP models replaced by one that loads none, for there is no network to load them
-by; without that Python its rows are left out and the record says so. Runs with their indexes are built once and kept in
-the folder that the environment variable SERVE_RUNS names, or else built for the time of the measurement.
+backend of clip-retrieval runs in the peers' Python (`benchmarks.peers`), over the same FAISS file, with its loader of
+CLIP models replaced by one that loads none, for there is no network to load them by; without that Python its rows are
+left out and the record says so. Runs with their indexes are built once and kept in the folder that the environment
+variable BENCH_KEPT names, or else built for the time of the measurement.
 """
 
 import base64
@@ -25,9 +25,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.decode import photographs
 from benchmarks.load import Load, Target, apart
-from benchmarks.measure import Comparison, Row, compared, isolated, run_suite, worst_case
+from benchmarks.measure import Comparison, Label, Row, compared, isolated, lower, run_suite, worst_case
+from benchmarks.peers import left_out, peer_versions, python_with
+from benchmarks.retrieval import KEPT, around, write_features
 from benchmarks.retrieval import Scale as FeatureScale
-from benchmarks.retrieval import around, write_features
 from benchmarks.served import clip_backend, served
 from viewfold.pipeline import decode_image
 from viewfold.retrieval import BuildSettings, FeatureStream, IndexBundle, make_bundle
@@ -36,9 +37,7 @@ from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing, load_enc
 
 K = 7
 BATCH = 32
-KEPT = "SERVE_RUNS"
-PEER = "CLIP_RETRIEVAL_PYTHON"
-SKIPPED = f"vs_clip_retrieval: left out, since {PEER} names no Python with clip-retrieval"
+PEER = "clip-retrieval"
 CLIP_NOTES = [
     "clip-retrieval's loader of CLIP models is replaced by one that loads none: vectors are what both are asked",
     "clip-retrieval's server closes the connection after each answer, so each of its requests opens one",
@@ -50,7 +49,28 @@ TARGETS = {
     "batch32_overhead_vs_bare": 1.3,
     "vs_clip_retrieval": 5.0,
 }
-LOWER = {"vector_p99_ms_at_200", "batch32_overhead_vs_bare"}
+LABELS = {
+    "vector_requests_per_s": Label(
+        what="requests by vector, 7 demonstrations from 10^6 vectors, 32 connections", unit="a second"
+    ),
+    "vector_p99_ms_at_200": Label(what="99th percentile at 200 requests by vector a second", unit="ms", less=True),
+    "vs_clip_retrieval": Label(
+        what="requests by vector a second", beside="clip-retrieval's backend on the same index file", case="`{route}`"
+    ),
+    "batching_gain": Label(
+        what="images a second from 32 connections, joined into batches",
+        beside="one by one",
+        case="{backbone} at {image_px} px",
+    ),
+    "batch32_overhead_vs_bare": Label(
+        what="32 images in one request",
+        beside="the bare encoder and FAISS",
+        case="{backbone} at {image_px} px",
+        less=True,
+        why="of what a request adds to an image, the perceptual hash is four fifths (the image decoded whole and "
+        "scaled down), which a small encoder cannot hide, though it runs beside it on another core",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +216,7 @@ def bare_seconds(run: Path, scale: Scale) -> float:
 
 def rows(repeats: int, scale: Scale = FULL) -> Iterator[Row]:
     """All measurements, one by one."""
-    python = os.environ.get(PEER)
+    python = python_with(PEER)
     with made_run("resnet-small", scale.factory, scale.rows, scale) as run, served(run) as port:
         yield from vector_rows(run, port, scale, repeats)
         if python:
@@ -210,13 +230,14 @@ def facts(measured: list[Row]) -> dict[str, Any]:
     """The worst case of each name, and what one must know to read the rows."""
     there = any(row["name"] == "vs_clip_retrieval" for row in measured)
     return {
-        "worst_case": worst_case(measured, lower_is_better=LOWER),
+        "peers": peer_versions(PEER, "faiss-cpu"),
+        "worst_case": worst_case(measured, lower_is_better=lower(LABELS)),
         "notes": [
             "service and load generator share the machine; one thread for each pool of the service",
             "the service hashes images beside its encoder, in at most 8 threads and one fewer than there are cores",
             "latencies at a rate count from when a request was due",
             "bare: files decoded one by one, encoded together, searched by FAISS; no hashes, no guards, no HTTP",
-            *(CLIP_NOTES if there else [SKIPPED]),
+            *(CLIP_NOTES if there else [left_out("vs_clip_retrieval", PEER)]),
         ],
     }
 
@@ -238,7 +259,7 @@ def _row(name: str, values: list[float], loads: list[Load], facts: dict[str, Any
     """A row for repeated measurements: their median and its 95 % bootstrap interval."""
     value, low, high = Comparison([1.0] * len(values), values).ratio()
     target, failures = TARGETS[name], sum(load.failures for load in loads)
-    reached = value <= target if name in LOWER else value >= target
+    reached = value <= target if LABELS[name].less else value >= target
     return {
         "name": name,
         **facts,
@@ -255,4 +276,5 @@ def _row(name: str, values: list[float], loads: list[Load], facts: dict[str, Any
 
 
 if __name__ == "__main__":
-    run_suite("serve", rows, about=__doc__, repeats=5, packages=("faiss-cpu", "fastapi", "uvicorn"), facts=facts)
+    packages = ("faiss-cpu", "fastapi", "uvicorn")
+    run_suite("serve", rows, about=__doc__, repeats=5, packages=packages, labels=LABELS, facts=facts)

@@ -281,7 +281,7 @@ def facts(measured: list[Row]) -> dict[str, Any]:
         "value of useful_*: the share of all GPUs' time that computed what was kept; low, high: the range of the draws",
         "value of step_by_stragglers: mean step over the step to which nothing happens",
     ]
-    return {"assumed": {**vars(FULL), "repair_s": Cluster.repair_s}, "notes": notes}
+    return {"page": "scale.md", "assumed": {**vars(FULL), "repair_s": Cluster.repair_s}, "notes": notes}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks.decode import photographs
-from benchmarks.measure import Comparison, Row, compare, compared, isolated, run_suite, worst_case
+from benchmarks.measure import Comparison, Label, Row, compare, compared, isolated, lower, run_suite, worst_case
 from viewfold.pipeline.decode import decode_image
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import FORMAT, MANIFEST_NAME, TABLE_NAME, ShardManifest
@@ -40,6 +40,18 @@ SHUFFLE = 1000
 DISTINCT = 512
 """Different images; more samples than that repeat them."""
 _PLAN_SIZES = (10**7, 10**8, 10**9)
+LABELS = {
+    "vs_webdataset": Label(
+        what="images/s of whole epochs", beside="webdataset", case="{size} px, {loader_workers} loader processes"
+    ),
+    "vs_decode_limit": Label(what="images/s of whole epochs", beside="decoding alone, from memory", case="{size} px"),
+    "resume_seconds_at_1e6": Label(
+        what="from nothing to the first batch at sample 10^6 of a manifest of 10^7", unit="s", less=True
+    ),
+    "plan_bytes_per_million_samples": Label(
+        what="what a plan holds for each million samples more", unit="bytes", less=True
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +254,7 @@ def rows(repeats: int, scale: Scale = FULL) -> Iterator[Row]:
 def facts(measured: list[Row]) -> dict[str, Any]:
     """The worst case of each name, and what one must know to read the rows."""
     return {
-        "worst_case": worst_case(measured, lower_is_better={"resume_seconds_at_1e6", "plan_bytes_per_million_samples"}),
+        "worst_case": worst_case(measured, lower_is_better=lower(LABELS)),
         "notes": [
             f"epochs of JPEGs of 256 x 256 pixels in 8 shards, {DISTINCT} different ones, in the page cache",
             "both sides call the same decoder; webdataset shuffles shards and a buffer of 1000 samples",
@@ -253,4 +265,4 @@ def facts(measured: list[Row]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     packages = ("webdataset", "simplejpeg", "pyarrow")
-    run_suite("stream", rows, about=__doc__, repeats=9, packages=packages, facts=facts)
+    run_suite("stream", rows, about=__doc__, repeats=9, packages=packages, labels=LABELS, facts=facts)

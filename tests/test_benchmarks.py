@@ -75,7 +75,8 @@ def test_a_suite_prints_each_row_and_its_record_last_and_keeps_it_where_told(
     assert first.split()[:4] == ["x", "2.00", "[2.00,", "2.00]"]
     assert second.split() == ["y", "0.50"]
     assert json.loads(record) == json.loads((tmp_path / "new" / "tiny.json").read_text())
-    assert list(json.loads(record)) == ["suite", "machine", "threads", "worst_case", "rows"]
+    fields = ["suite", "about", "machine", "minutes", "threads", "worst_case", "labels", "rows"]
+    assert list(json.loads(record)) == fields
     assert json.loads(record)["rows"][0]["repeats"] == 2
 
 

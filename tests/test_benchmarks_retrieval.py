@@ -1,14 +1,13 @@
 """The suite `retrieval` measures what it says, at sizes that take seconds."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.peers import left_out, python_with
 from benchmarks.retrieval import (
     PEER,
-    SKIPPED,
     Scale,
     autofaiss_build,
     build_rows,
@@ -42,12 +41,12 @@ def test_the_suite_gives_its_names_and_says_what_it_left_out() -> None:
     ]
     assert all(np.isfinite(row["value"]) for row in made)
     assert made[0]["recall_at_10"] >= 0.95
-    assert SKIPPED in facts(made)["notes"]
+    assert left_out("build_vs_autofaiss", PEER) in facts(made)["notes"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(PEER not in os.environ, reason=f"{PEER} names no Python with autofaiss")
+@pytest.mark.skipif(python_with(PEER) is None, reason=left_out(PEER, PEER))
 def test_autofaiss_builds_the_same_factory(tmp_path: Path) -> None:
     (tmp_path / "npy").mkdir()
     np.save(tmp_path / "npy" / "vectors.npy", np.random.default_rng(0).normal(size=(1200, 16)).astype(np.float32))
-    assert autofaiss_build(os.environ[PEER], tmp_path / "npy", tmp_path / "out", TINY) > 0
+    assert autofaiss_build(str(python_with(PEER)), tmp_path / "npy", tmp_path / "out", TINY) > 0

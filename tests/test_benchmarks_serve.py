@@ -1,7 +1,6 @@
 """The suite of the service, tiny: its load generator, its servers and its rows."""
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks.load import Target, closed_loop, open_loop, requests_of
+from benchmarks.peers import left_out, python_with
+from benchmarks.retrieval import KEPT
 from benchmarks.serve import (
-    KEPT,
     PEER,
-    SKIPPED,
     K,
     Scale,
     clip_rows,
@@ -149,14 +148,14 @@ def test_the_suite_gives_its_names_and_says_what_it_left_out(run: Path) -> None:
     ]
     assert all(np.isfinite(row["value"]) and row["value"] > 0 for row in made)
     assert not any(row.get("failures") for row in made)
-    assert SKIPPED in facts(made)["notes"]
+    assert left_out("vs_clip_retrieval", PEER) in facts(made)["notes"]
 
 
 @pytest.mark.heavy
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get(PEER), reason=f"{PEER} names no Python with clip-retrieval")
+@pytest.mark.skipif(python_with(PEER) is None, reason=left_out(PEER, PEER))
 def test_the_real_backend_of_clip_retrieval_answers_the_same_requests(run: Path) -> None:
     with served(run) as port:
-        made = list(clip_rows(run, port, TINY, 1, os.environ[PEER]))
+        made = list(clip_rows(run, port, TINY, 1, str(python_with(PEER))))
     assert [row["name"] for row in made] == ["vs_clip_retrieval"] * 2
     assert all(row["value"] > 0 for row in made)
