@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from tiny import break_image, write_images, write_objects
 
-from viewfold.config import override
+from viewfold.config import load, override
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, locate, source
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run import run_recipe
 from viewfold.jobs.run_config import RunConfig
-from viewfold.jobs.train import TrainJob, check_training
+from viewfold.jobs.train import check_training
+from viewfold.jobs.train_config import TrainJob
 from viewfold.pipeline.indexer import index_shards
 
 
@@ -157,3 +158,15 @@ def test_views_of_the_wrong_number_are_refused_before_any_worker(tmp_path: Path)
     assert "simclr compares two views, and there are 3" in refused(override(plain, three), tmp_path / "three")
     drawn = ["pretrain.policy={name: affine}", "pretrain.stream.images_per_sample=3"]
     assert "'drawn' tells two views apart, and there are 3" in refused(override(plain, drawn), tmp_path / "drawn")
+
+
+def test_a_run_that_is_refused_leaves_the_settings_of_what_is_there(tmp_path: Path) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    write_images(shards, samples=24)
+    run_recipe(recipe(shards), run, until="data")
+    before = (run / "config.yaml").read_text()
+    refused(recipe(shards, "pretrain.stream.batch_size=64", "data.without_domains=[style-1]"), run)
+    assert (run / "config.yaml").read_text() == before
+    other = recipe(shards, "data.without_domains=[style-1]")
+    run_recipe(other, run, until="data")
+    assert load(RunConfig, run / "config.yaml") == other

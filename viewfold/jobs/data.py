@@ -32,6 +32,8 @@ SHIPPED = "demo:"
 PACK = "pack:"
 """Prefix of the names of shards in the folder that the variable below names; too large for the package."""
 PACKS_VARIABLE = "VIEWFOLD_DATA"
+PICKS = ("domains", "without_domains", "without_groups", "labelled")
+"""Fields of the configuration below that choose among the samples of the shards, whatever stage reads them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class DataConfig(Config):
     without_domains: tuple[str, ...] = ()
     """No samples of these domains: what is held out."""
     without_groups: tuple[str, ...] = ()
-    """No samples of these groups: patients, or things, that are kept out of what is learned from."""
+    """No samples of these groups: patients, or things, that are neither learned from nor shown."""
     labelled: bool = False
     """Only samples with a label."""
     check: bool = True

@@ -9,7 +9,7 @@ from viewfold.config import Config, check_ranges
 from viewfold.jobs.ask_lmm import ModelConfig
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.embed import EmbedConfig
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.retrieval.prompt import PromptSpec
 from viewfold.ssl.encoder import EncoderConfig
 

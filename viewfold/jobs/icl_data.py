@@ -13,7 +13,7 @@ from viewfold.config import unknown
 from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig, source
 from viewfold.jobs.icl_config import IclConfig
-from viewfold.jobs.train import TrainConfig, training_data
+from viewfold.jobs.train_config import TrainConfig, training_data
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.order import split_groups
 from viewfold.pipeline.stream import check_stream

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from viewfold.config import dump, essence, to_yaml
-from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
+from viewfold.jobs.data import PICKS, DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import embed
 from viewfold.jobs.frozen import reads_features
 from viewfold.jobs.icl_config import SETTINGS, IclConfig, fold_name
 from viewfold.jobs.icl_data import check_evaluation, learned_from, unseen_groups
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.start import note_if_moved, start_from
-from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder, training_data
+from viewfold.jobs.train import check_training, train_encoder
+from viewfold.jobs.train_config import TrainConfig, TrainJob, training_data
 from viewfold.pipeline.executor import ray_session
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
@@ -244,5 +245,4 @@ def _data_identity(work: _Work) -> dict[str, str]:
 
 def _which(data: DataConfig) -> dict[str, Any]:
     """What of `data` says which samples of a manifest are meant, wherever its shards lie."""
-    names = ("domains", "without_domains", "without_groups", "labelled")
-    return {name: value for name, value in dump(data).items() if name in names}
+    return {name: value for name, value in dump(data).items() if name in PICKS}

@@ -1,7 +1,7 @@
 """From feature sets to a published index bundle."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from PIL import Image
 
 from viewfold.config import Config
 from viewfold.errors import InvalidInput
+from viewfold.jobs.data import DataConfig
 from viewfold.pipeline.images import read_images
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.progress import Meter, progress
@@ -46,14 +47,17 @@ def build_index(
     manifest: ShardManifest,
     config: IndexConfig,
     *,
-    held_out: Sequence[str],
+    shown: DataConfig,
     card: Path | None,
     out: Path,
 ) -> dict[str, Any]:
-    """Build `out/bundle` from the labelled images that are not held out; the base encoder's vectors go in with them."""
+    """Build `out/bundle` from the labelled images that `shown` asks for; the base encoder's vectors go in with them.
+
+    `manifest` has these samples, and may have more.
+    """
     names = sorted(path.name for path in features.iterdir() if path.is_dir())
-    pool = _pool(FeatureStream.open(features / ("adapted" if "adapted" in names else "pretrained")), held_out)
-    base = _pool(FeatureStream.open(features / "pretrained"), held_out) if "adapted" in names else None
+    pool = _pool(FeatureStream.open(features / ("adapted" if "adapted" in names else "pretrained")), shown)
+    base = _pool(FeatureStream.open(features / "pretrained"), shown) if "adapted" in names else None
     with progress("index", total=len(pool)) as bar:
         bundle = build_bundle(
             pool,
@@ -76,13 +80,22 @@ def build_index(
     }
 
 
-def _pool(features: FeatureStream, held_out: Sequence[str]) -> FeatureStream:
-    """What may be shown: labelled, and of no held-out domain."""
-    records = features.records
-    domains, labels = records.column("domain").to_pylist(), records.column("label").to_pylist()
-    kept = [bool(label) and domain not in held_out for domain, label in zip(domains, labels, strict=True)]
+def _pool(features: FeatureStream, shown: DataConfig) -> FeatureStream:
+    """What may be shown: labelled, and of a domain and a group that `shown` leaves in."""
+    domains, groups, labels = (features.records.column(name).to_pylist() for name in ("domain", "group", "label"))
+    without_domains, without_groups = set(shown.without_domains), set(shown.without_groups)
+    kept = [
+        bool(label)
+        and (not shown.domains or domain in shown.domains)
+        and domain not in without_domains
+        and group not in without_groups
+        for domain, group, label in zip(domains, groups, labels, strict=True)
+    ]
     if not any(kept):
-        raise InvalidInput("no labelled image is left to index once the held-out domains are taken away")
+        raise InvalidInput(
+            "no labelled image is left to index; look at held_out, data.domains, data.without_domains and "
+            "data.without_groups"
+        )
     return features.where(np.array(kept))
 
 

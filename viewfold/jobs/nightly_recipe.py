@@ -8,7 +8,7 @@ from viewfold.jobs.data_replay import ReplayConfig
 from viewfold.jobs.nightly_config import NightlyConfig
 from viewfold.jobs.recipes import find
 from viewfold.jobs.run_config import RunConfig
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 
 _BATCHES = 4
 """That an epoch of a warm training has, where there are images enough."""

@@ -19,6 +19,9 @@ from viewfold.jobs.run_folder import Run
 from viewfold.jobs.stages import STAGES
 from viewfold.pipeline.stage import STARTED, StageRecord, code_version, read_record, run_stage, write_whole
 
+_TAKEN_IN = ("data", "validation", "start")
+"""What a run begins with: what is built on it may be refused yet."""
+
 
 def run_recipe(
     config: RunConfig, folder: Path, *, home: Path | None = None, until: str | None = None
@@ -29,12 +32,13 @@ def run_recipe(
     """
     wanted = _wanted(config, until)
     _require_run_folder(folder)
-    _write(folder / "config.yaml", to_yaml(config))
-    _write(folder / "environment.json", json.dumps(environment(), indent=2))
+    if not _is_run(folder):
+        _keep_settings(config, folder)
     with ExitStack() as resources:
         run = Run(config, folder, home or folder.absolute().parent, resources)
         for name in wanted:
             run.records[name] = _found_or_made(run, name)
+    _keep_settings(config, folder)
     known = folder / "results.json"
     before = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
     _write(known, json.dumps({**before, **results(run.records)}, indent=2))
@@ -47,13 +51,21 @@ def _require_run_folder(folder: Path) -> None:
     Raises:
         InvalidInput: it holds other things, or cannot be made.
     """
-    mine = (folder / "environment.json").is_file() and (folder / "config.yaml").is_file()
-    if folder.is_dir() and any(folder.iterdir()) and not mine:
+    if folder.is_dir() and any(folder.iterdir()) and not _is_run(folder):
         raise InvalidInput(f"{folder}: holds other things than a run; name another folder with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"{folder}: cannot be a run folder ({error.strerror}); name another with --out") from None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "environment.json").is_file() and (folder / "config.yaml").is_file()
+
+
+def _keep_settings(config: RunConfig, folder: Path) -> None:
+    _write(folder / "config.yaml", to_yaml(config))
+    _write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
 def _found_or_made(run: Run, name: str) -> StageRecord:
@@ -72,9 +84,18 @@ def _found_or_made(run: Run, name: str) -> StageRecord:
         name=name,
         config=settings,
         inputs=inputs,
-        make=partial(stage.make, run),
+        make=partial(_made, run, name),
         code_version=code_version(),
     )
+
+
+def _made(run: Run, name: str, out: Path) -> dict[str, Any]:
+    """The settings are kept once nothing refuses them any more: until then those of the finished stages stay."""
+    stage = STAGES[name]
+    stage.check(run, out)
+    if name not in _TAKEN_IN:
+        _keep_settings(run.config, run.folder)
+    return stage.make(run, out)
 
 
 def identity(name: str, record: StageRecord) -> str:

@@ -12,7 +12,7 @@ from viewfold.jobs.embed import EmbedConfig
 from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.index import IndexConfig
 from viewfold.jobs.mine import MineConfig
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.ssl.encoder import EncoderConfig
 
 

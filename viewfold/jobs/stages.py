@@ -10,7 +10,7 @@ from viewfold.config import dump, essence
 from viewfold.errors import ArtifactMismatch
 from viewfold.jobs.cluster import cluster
 from viewfold.jobs.compare import compare
-from viewfold.jobs.data import DataConfig, index_checked, shard_stamps, source
+from viewfold.jobs.data import PICKS, DataConfig, index_checked, shard_stamps, source
 from viewfold.jobs.embed import embed
 from viewfold.jobs.evaluate import CARD, PAGE, Candidate, evaluate_encoders
 from viewfold.jobs.index import build_index
@@ -21,8 +21,8 @@ from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
 from viewfold.jobs.start import note_if_moved, start_from
 from viewfold.jobs.tracking import keep_card, settings_of
-from viewfold.jobs.train import TrainConfig, TrainJob, check_training, train_encoder, training_data
-from viewfold.pipeline.manifest import ShardManifest
+from viewfold.jobs.train import check_training, train_encoder
+from viewfold.jobs.train_config import TrainConfig, TrainJob, training_data
 from viewfold.pipeline.state import STATE_NAME, read_state
 from viewfold.ssl.checkpoint import latest_checkpoint
 
@@ -39,6 +39,8 @@ class Stage:
     """Identities of what it reads from outside the run."""
     guard: Callable[[Run], None] = lambda run: None
     """Refuses to throw away half-done work that cost hours; says what a user would wonder at."""
+    check: Callable[[Run, Path], None] = lambda run, out: None
+    """Refuses, right before it is made, what cannot be."""
 
 
 def _data(run: Run, out: Path) -> dict[str, Any]:
@@ -68,12 +70,11 @@ def _start(run: Run, out: Path) -> dict[str, Any]:
     return start_from(run.config.start, run.home, out)
 
 
-def _pretrain(run: Run, out: Path) -> dict[str, Any]:
+def _pretraining(run: Run, out: Path) -> TrainJob:
     config = run.config
     assert config.pretrain is not None
     assert config.encoder is not None
-    job = TrainJob(config.pretrain, run.manifest().resolve(), run.sources(), config.encoder, out.resolve())
-    return _train(run, job, "pretrain")
+    return TrainJob(config.pretrain, run.manifest().resolve(), run.sources(), config.encoder, out.resolve())
 
 
 def _mine(run: Run, out: Path) -> dict[str, Any]:
@@ -82,9 +83,9 @@ def _mine(run: Run, out: Path) -> dict[str, Any]:
     return mine((run.base / "encoder").resolve(), source(run.manifest(), run.sources()), run.config.mine, out)
 
 
-def _adapt(run: Run, out: Path) -> dict[str, Any]:
+def _adaptation(run: Run, out: Path) -> TrainJob:
     assert run.config.adapt is not None
-    job = TrainJob(
+    return TrainJob(
         run.config.adapt,
         run.manifest().resolve(),
         run.adapt_sources(),
@@ -92,11 +93,9 @@ def _adapt(run: Run, out: Path) -> dict[str, Any]:
         out.resolve(),
         pairs=(run.folder / "mine").resolve() if run.config.mine else None,
     )
-    return _train(run, job, "adapt")
 
 
 def _train(run: Run, job: TrainJob, what: str) -> dict[str, Any]:
-    check_training(job)
     run.start_ray()
     return train_encoder(job, what=what, registry=run.registry(), run_name=run.label)
 
@@ -135,9 +134,9 @@ def _index(run: Run, out: Path) -> dict[str, Any]:
     assert run.config.index is not None
     return build_index(
         run.folder / "embed",
-        ShardManifest.load(run.manifest()),
+        source(run.manifest(), run.sources()),
         run.config.index,
-        held_out=run.config.held_out,
+        shown=run.sources(),
         card=run.card.get("card"),
         out=out,
     )
@@ -146,6 +145,28 @@ def _index(run: Run, out: Path) -> dict[str, Any]:
 def _compare(run: Run, out: Path) -> dict[str, Any]:
     assert run.config.compare is not None
     return compare(run.folder / "embed", run.folder / "index" / "bundle", run.config.compare, run.config.held_out, out)
+
+
+def _bounds(config: RunConfig) -> dict[str, Any]:
+    """Which samples may be learned from and shown; the manifest, which later stages know by its hash, has all."""
+    picked = _picked(config.data)
+    return {"held_out": config.held_out, **({"data": picked} if picked else {})}
+
+
+def _measured(config: RunConfig) -> dict[str, Any] | None:
+    if config.evaluate is None:
+        return None
+    asked = {} if config.validation is None else _picked(config.validation)
+    bounds = {**_bounds(config), **({"validation": asked} if asked else {})}
+    return {**dump(config.evaluate), **{name: bound for name, bound in bounds.items() if bound}}
+
+
+def _picked(data: DataConfig) -> dict[str, Any]:
+    return {name: pick for name, pick in dump(data).items() if name in PICKS and pick}
+
+
+def _replay(config: RunConfig) -> dict[str, Any]:
+    return {} if config.data.replay is None else {"replay": dump(config.data.replay)}
 
 
 def _stamps(data: DataConfig | None) -> Mapping[str, str]:
@@ -162,33 +183,28 @@ STAGES: dict[str, Stage] = {
         guard=lambda run: note_if_moved(run.config.start, run.home, run.folder / "start"),
     ),
     "pretrain": Stage(
-        lambda c: (
-            c.pretrain
-            and {"train": essence(c.pretrain), "encoder": c.encoder and dump(c.encoder), "held_out": c.held_out}
-        ),
+        lambda c: c.pretrain and {"train": essence(c.pretrain), "encoder": c.encoder and dump(c.encoder), **_bounds(c)},
         ("data",),
-        _pretrain,
+        lambda run, out: _train(run, _pretraining(run, out), "pretrain"),
         guard=lambda run: _guard_training(run, "pretrain", run.config.pretrain, run.sources()),
+        check=lambda run, out: check_training(_pretraining(run, out)),
     ),
-    "mine": Stage(
-        lambda c: c.mine and {"mine": essence(c.mine), "held_out": c.held_out}, ("data", "start", "pretrain"), _mine
-    ),
+    "mine": Stage(lambda c: c.mine and {"mine": essence(c.mine), **_bounds(c)}, ("data", "start", "pretrain"), _mine),
     "adapt": Stage(
-        lambda c: c.adapt and {"train": essence(c.adapt), "held_out": c.held_out},
+        lambda c: c.adapt and {"train": essence(c.adapt), **_bounds(c), **_replay(c)},
         ("data", "start", "pretrain", "mine"),
-        _adapt,
+        lambda run, out: _train(run, _adaptation(run, out), "adapt"),
         guard=lambda run: _guard_training(run, "adapt", run.config.adapt, run.adapt_sources()),
+        check=lambda run, out: check_training(_adaptation(run, out)),
     ),
     "cluster": Stage(
-        lambda c: c.cluster and {"cluster": dump(c.cluster), "held_out": c.held_out},
+        lambda c: c.cluster and {"cluster": dump(c.cluster), **_bounds(c)},
         ("data", "start", "pretrain", "adapt"),
         _cluster,
     ),
-    "evaluate": Stage(lambda c: c.evaluate, ("data", "validation", "start", "pretrain", "adapt"), _evaluate),
+    "evaluate": Stage(_measured, ("data", "validation", "start", "pretrain", "adapt"), _evaluate),
     "embed": Stage(lambda c: c.embed, ("data", "start", "pretrain", "adapt"), _embed),
-    "index": Stage(
-        lambda c: c.index and {"index": dump(c.index), "held_out": c.held_out}, ("data", "embed", "evaluate"), _index
-    ),
+    "index": Stage(lambda c: c.index and {"index": dump(c.index), **_bounds(c)}, ("data", "embed", "evaluate"), _index),
     "register": Stage(
         lambda c: c.register_as and {"name": c.register_as, "alias": c.alias},
         ("start", "pretrain", "adapt", "evaluate", "index"),
