@@ -1,7 +1,6 @@
 """What the doctor says of clusters, tracking servers and stores that answer, refuse, or are not there."""
 
 import os
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from servers import Fault, FileServer, file_server, put, s3_server
+from servers import Fault, FileServer, file_server, put, s3_server, unanswered
 from test_pipeline_store import s3_at
 
 from viewfold.jobs.doctor_finding import Finding
@@ -32,10 +31,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def gone() -> str:
+def gone() -> Iterator[str]:
     """An address of this machine at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    with unanswered() as address:
+        yield address
 
 
 def tracked(uri: str, **environ: str) -> Finding:
@@ -211,3 +210,11 @@ def test_a_cache_that_cannot_be_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "file").touch()
     monkeypatch.setenv("VIEWFOLD_CACHE", os.path.join(tmp_path, "file", "cache"))
     assert cache_folder()[0].level == "note"
+
+
+def test_a_log_in_is_not_taken_along_to_another_place(server: FileServer) -> None:
+    server.files["/elsewhere"] = b"3.1.4"
+    server.always["/version"] = Fault(status=302, headers={"Location": f"{server.url}/elsewhere"})
+    finding = tracked(server.url, MLFLOW_TRACKING_TOKEN="secret")
+    assert (finding.level, "answers 302" in finding.says) == ("MISSING", True)
+    assert not server.gets("/elsewhere")

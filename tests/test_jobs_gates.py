@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from indexed_run import write_run
@@ -13,6 +14,8 @@ from tiny import write_images
 from viewfold.cli import main
 from viewfold.config import override, to_yaml
 from viewfold.errors import InvalidInput
+from viewfold.jobs import gates
+from viewfold.jobs.champion import promote_challenger
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.gates import judge, weigh
@@ -160,3 +163,26 @@ def test_the_verb_refuses_promotes_and_is_forced(
     assert call() == (0, "shapes version 2 is champion already")
     code, line = call("--dry-run", "--force")
     assert (code, line[:30]) == (2, "error: --force has no effect w")
+
+
+def test_a_champion_that_was_made_while_the_gates_measured_stays(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"  # a copy, for this test moves the alias
+    shutil.copytree(world.home, home)
+    registry = Registry(home)
+    registry.client.create_model_version(NAME, source=home.as_uri())
+
+    def overtaken(*words: Any, **facts: Any) -> Verdict:
+        registry.point(NAME, CHAMPION, "3")
+        return judge(*words, **facts)
+
+    monkeypatch.setattr(gates, "judge", overtaken)
+    for force in (False, True):
+        registry.point(NAME, CHAMPION, "1")
+        with pytest.raises(InvalidInput, match="version 3 was made champion while the gates measured; run promote"):
+            promote_challenger(
+                NAME, ["knn.may_fall=1", "precision.may_fall=1", "shift_consistency=null"],
+                gates=None, home=home, dry_run=False, force=force,
+            )  # fmt: skip
+        assert registry.facts(f"models:/{NAME}@{CHAMPION}").version == "3"

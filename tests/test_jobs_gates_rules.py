@@ -134,3 +134,12 @@ def test_a_gate_is_switched_off_by_null_and_keeps_its_defaults_where_nothing_is_
     assert parse(GatesConfig, dump(config)) == config
     with pytest.raises(InvalidInput, match="may_fall must be 0 or more"):
         override(GatesConfig(), ["rotation_r2.may_fall=-1"])
+
+
+@pytest.mark.parametrize(
+    "limit", ["knn.may_fall", "knn.at_least", "effective_rank.may_fall", "effective_rank.at_least",
+              "bundle_recall.at_least", "bundle_latency_ms.at_most", "bundle_latency_ms.may_grow"],
+)  # fmt: skip
+def test_a_limit_that_is_no_number_switches_no_gate_off(limit: str) -> None:
+    with pytest.raises(InvalidInput, match="got nan"):
+        override(GatesConfig(), [f"{limit}=.nan"])

@@ -351,3 +351,20 @@ def test_a_phase_is_not_begun_without_the_lease(home: Home) -> None:
         carry_out(Work(config, home.folder, night, home.registry, lease, print))
     assert home.champion("lost") == "1"
     assert DAY in night.folder.name
+
+
+def test_where_the_version_before_cannot_be_served_the_night_ends_without_a_champion(home: Home) -> None:
+    home.model("stranded")
+    config = settings("stranded")
+    night = home.night(config)
+    night.keep("gates", {"passed": True, "reason": "no worse", "champion": "1", "verdict": {}, "line": ""})
+    for phase in ("promote", "tell"):
+        night.keep(phase, {"failure": "", "code": "", "line": ""})
+    night.keep("check", {"failure": "wrong answers", "precision": None, "line": ""})
+    home.registry.point("stranded", "champion", "2")
+    home.registry.tag("stranded", "1", {"bundle": str(home.folder / "no-bundle")})
+    assert home.start(config)[0] == 1
+    assert home.champion("stranded") is None
+    assert tags(home, "stranded", "2")["validation_status"] == "rolled back"
+    reason = str(ended(home, "stranded").facts["reason"])
+    assert "there is no champion, for models:/stranded/1 cannot be served: its index" in reason

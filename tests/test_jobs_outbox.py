@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from viewfold.jobs.outbox import About, Outbox, Sent, kept
 
 SERVER = "http://server"
@@ -95,3 +97,18 @@ def test_the_folder_goes_with_the_last_run(tmp_path: Path) -> None:
     assert [box.about.name for box in kept(tmp_path / "tracking")] == ["r/b"]
     second.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_outbox_of_another_version_is_left_where_it_is_and_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, mended in (("older", {}), ("newer", {"experiment": "e", "more": 1})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(mended))
+    box = Outbox.begin(tmp_path, about(), {}, resume="mark")
+    for _ in range(2):
+        assert [one.folder for one in kept(tmp_path)] == [box.folder]
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.partition(": not of this version")[0] for line in lines) == [
+        f"warning: {tmp_path / name / 'run.json'}" for name in ("newer", "older")
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from mlflow_server import free_port
+from servers import unanswered
 from tiny import write_images
 
 from viewfold.errors import InvalidInput
@@ -220,10 +220,12 @@ def test_a_night_stays_until_the_server_has_its_runs(
         begin(tmp_path / f"2026-01-0{day}-00000000", date=f"2026-01-0{day}", hash="00000000") for day in (1, 2)
     )
     old.end("abandoned", "")
-    gone = f"http://127.0.0.1:{free_port()}"
-    about = About(experiment="viewfold", name="r", params={}, tags={}, uri=gone, home=str(registry.home))
-    box = Outbox.begin(old.run / KEPT, about, {})
-    assert prune(config, registry, [old], current)["removed"] == []
+    with unanswered() as gone:
+        about = About(
+            experiment="viewfold", name="r", params={}, tags={}, uri=f"http://{gone}", home=str(registry.home)
+        )
+        box = Outbox.begin(old.run / KEPT, about, {})
+        assert prune(config, registry, [old], current)["removed"] == []
     assert box.ended is not None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     assert prune(config, registry, [old], current)["removed"] == [old.folder.name]

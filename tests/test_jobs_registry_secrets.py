@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from servers import wait_until
+from servers import Fault, file_server, wait_until
 
 from viewfold.errors import InvalidInput
 
@@ -65,3 +65,17 @@ def test_the_stage_that_registers_keeps_the_address_without_the_password(refusin
 
     run = Run(RECIPES["smoke"](), tmp_path, tmp_path, ExitStack())
     assert STAGES["register"].reads(run) == {"server": refusing.replace("me:secret@", "")}
+
+
+def test_a_model_that_is_not_known_is_told_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from viewfold.jobs.champion import history_of
+
+    with file_server() as server:
+        unknown = Fault(status=404, body=b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}')
+        server.always["/api/2.0/mlflow/registered-models/get"] = unknown
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.replace("http://", "http://me:secret@"))
+        with pytest.raises(InvalidInput, match="birds: not a model of http://127") as caught:
+            history_of("birds", home=tmp_path, as_json=False)
+    assert "secret" not in str(caught.value)

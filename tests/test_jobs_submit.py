@@ -23,6 +23,7 @@ from viewfold.jobs.submit_config import (
     passed_on,
     runtime_env,
     sent_files,
+    sent_mark,
     submission_id,
 )
 from viewfold.jobs.submit_server import authorization, check_server
@@ -99,6 +100,20 @@ def test_only_files_below_this_folder_are_sent(tmp_path: Path) -> None:
         (tmp_path / name).write_text("a: 1\n")
     words = ["run", "mine.yaml", "sub/other.yml", "notes.txt", str(tmp_path / "mine.yaml"), "gone.yaml", "../x.yaml"]
     assert sent_files(words) == ["mine.yaml", "sub/other.yml"]
+
+
+def test_the_files_that_go_along_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    marks = []
+    for text in ("a: 1\n", "a: 2\n"):
+        for folder in (tmp_path, tmp_path / "sub"):
+            (folder / "mine.yaml").write_text(text)
+        words = ("run", "mine.yaml", "-o", "/viewfold/runs/a")
+        marks.append([sent_mark(config(*words)), sent_mark(config(*words, working_dir=tmp_path / "sub"))])
+    (one, also_one), (two, also_two) = marks
+    assert (one, two) == (also_one, also_two)
+    assert one != two
+    assert sent_mark(config(*RUN)) == ""
 
 
 def test_a_run_that_would_be_gone_with_its_folder_is_refused(tmp_path: Path) -> None:
@@ -203,6 +218,14 @@ def test_a_server_that_does_not_let_us_in_is_told_by_one_line(server: FileServer
     server.always[VERSION] = fault
     with pytest.raises(InvalidInput, match=says):
         check_server(server.url, {})
+
+
+def test_a_token_is_not_taken_along_to_another_place(server: FileServer) -> None:
+    server.files["/elsewhere"] = b'{"ray_version": "2.60.0"}'
+    server.always[VERSION] = Fault(status=302, headers={"Location": f"{server.url}/elsewhere"})
+    with pytest.raises(InvalidInput, match="answers 302, so it is not Ray's"):
+        check_server(server.url, {"Authorization": "Bearer x"})
+    assert not server.gets("/elsewhere")
 
 
 def test_a_server_of_ray_is_taken(server: FileServer) -> None:

@@ -1,5 +1,6 @@
 """Tracked runs when the server is there, when it is gone, and when it never answers: no wait, nothing lost or twice."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from mlflow_server import free_port
-from servers import wait_until
+from servers import unanswered, wait_until
 
 from viewfold.cli import main
 from viewfold.jobs.courier import settle
@@ -25,8 +25,19 @@ def file_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection is told at once."""
+    """A refused connection is told at once, and waited for on a machine where that takes longer."""
+    from viewfold.jobs import tracking
+
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "PATIENCE_S", 120)
+    monkeypatch.setattr(tracking, "FILE_PATIENCE_S", 300)
+
+
+@pytest.fixture
+def gone() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with unanswered() as address:
+        yield address
 
 
 @pytest.fixture
@@ -92,9 +103,9 @@ def test_rows_settings_and_files_reach_the_server_and_nothing_stays(
 
 
 def test_a_server_that_is_gone_costs_one_warning_and_gets_everything_later(
-    tmp_path: Path, file_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, file_uri: str, gone: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    closed = f"http://me:secret@127.0.0.1:{free_port()}"
+    closed = f"http://me:secret@{gone}"
     tracked(tmp_path / "run", "gone", uri=closed, monkeypatch=monkeypatch)
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not answer" in line
@@ -118,9 +129,9 @@ def test_a_server_that_is_gone_costs_one_warning_and_gets_everything_later(
 
 
 def test_the_next_stage_of_the_run_sends_what_an_earlier_one_could_not(
-    tmp_path: Path, file_uri: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, file_uri: str, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked(tmp_path, "earlier", uri=f"http://127.0.0.1:{free_port()}", monkeypatch=monkeypatch)
+    tracked(tmp_path, "earlier", uri=f"http://{gone}", monkeypatch=monkeypatch)
     tracked(tmp_path, "later", uri=file_uri, monkeypatch=monkeypatch)
     assert [len(found(file_uri, name).losses) for name in ("earlier", "later")] == [3, 3]
     assert not (tmp_path / KEPT).exists()
@@ -263,3 +274,33 @@ def test_what_nobody_goes_on_with_is_ended_as_killed_and_sent(
     run, losses, _ = found(file_uri, "left")
     assert (run.info.status, [step for step, _ in losses]) == ("KILLED", [1])
     assert settle(tmp_path / "nowhere")
+
+
+def test_another_process_that_sends_from_there_is_not_told_as_a_server_that_is_gone(
+    tmp_path: Path, file_uri: str
+) -> None:
+    from viewfold.jobs.courier import Courier, alone
+
+    begun(tmp_path, "waits", file_uri)
+    with alone(tmp_path / KEPT) as mine:
+        assert mine
+        courier = Courier(tmp_path / KEPT, file_uri)
+        wait_until(lambda: courier._shut_out)
+        courier.stop(patience_s=0.1)
+        assert courier.failure == f"another process sends from {tmp_path / KEPT}"
+
+
+def test_what_another_version_kept_ends_no_thread_and_is_not_lost(
+    tmp_path: Path, silent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from viewfold.jobs.courier import Courier
+
+    box = begun(tmp_path, "other", silent)
+    (box.folder / "sent.json").write_text(json.dumps({"uri": silent, "files": [], "more": 1}))
+    courier = Courier(tmp_path / KEPT, silent)
+    wait_until(lambda: courier.failure != "", seconds=120)
+    assert courier.failure.startswith(f"nothing more is sent to MLflow at {silent} (TypeError: ")
+    (box.folder / "run.json").write_text("{}")
+    assert not settle(tmp_path)
+    assert box.folder.is_dir()
+    assert "not of this version" in capsys.readouterr().err

@@ -10,7 +10,8 @@ from viewfold.errors import InvalidInput
 from viewfold.jobs.gates_config import GatesConfig
 from viewfold.jobs.history import as_data, table
 from viewfold.jobs.promotion import promote, roll_back
-from viewfold.jobs.registry import CHALLENGER, CHAMPION, Registry
+from viewfold.jobs.registry import CHALLENGER, CHAMPION, Registry, VersionFacts
+from viewfold.jobs.registry_server import shown
 
 
 def promote_challenger(
@@ -22,7 +23,7 @@ def promote_challenger(
     is moved whatever the gates say, and its tags say so.
 
     Raises:
-        InvalidInput: there is no challenger, or it cannot be judged.
+        InvalidInput: there is no challenger, it cannot be judged, or somebody moved `champion` meanwhile.
     """
     config = override(GatesConfig(), settings) if gates is None else load(GatesConfig, gates, settings)
     registry = Registry(home)
@@ -46,12 +47,22 @@ def promote_challenger(
     if not verdict.passed and not force:
         stays = f"version {champion.version} stays" if champion else "there is none"
         return f"{verdict.table()}\n{what} does not become {CHAMPION}; {stays}", False
+    _require_champion(registry, name, champion)
     if not verdict.passed:
         registry.tag(name, challenger.version, {"validation": f"promoted by force, against: {verdict.reason}"})
     promote(registry, challenger, now=datetime.now(UTC))
     forced = "" if verdict.passed else ", by force"
     before = f" in place of version {champion.version}" if champion else ""
     return f"{verdict.table()}\n{what} is {CHAMPION}{before}{forced}", True
+
+
+def _require_champion(registry: Registry, name: str, judged: VersionFacts | None) -> None:
+    """The gates take minutes; what was made champion meanwhile has not been held against the challenger."""
+    standing = registry.find(name, CHAMPION)
+    now, before = (None if one is None else one.version for one in (standing, judged))
+    if now != before:
+        what = "no version is" if now is None else f"version {now} was made"
+        raise InvalidInput(f"{name}: {what} {CHAMPION} while the gates measured; run promote again")
 
 
 def roll_back_to(name: str, *, to: str | None, reason: str, home: Path) -> str:
@@ -76,5 +87,5 @@ def history_of(name: str, *, home: Path, as_json: bool) -> str:
     registry = Registry(home)
     versions = registry.versions(name)
     if not versions:
-        raise InvalidInput(f"{name}: not a model of {registry.uri}; a run registers one with register_as={name}")
+        raise InvalidInput(f"{name}: not a model of {shown(registry.uri)}; a run registers one with register_as={name}")
     return json.dumps(as_data(versions), indent=2) if as_json else table(versions)

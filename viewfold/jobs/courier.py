@@ -33,6 +33,7 @@ class Courier:
         """Why the last attempt failed; empty when it did not."""
         self._keep, self._sender = keep, Sender(uri)
         self._over = threading.Event()
+        self._shut_out = False  # by another process, which sends from there
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
         self._thread.start()
 
@@ -43,13 +44,23 @@ class Courier:
         if not gone:
             self._thread.join(patience_s)
             if self._thread.is_alive():
-                self.failure = self.failure or f"MLflow at {self._sender.shown}: no answer within {patience_s:.0f} s"
+                late = f"MLflow at {self._sender.shown}: no answer within {patience_s:.0f} s"
+                self.failure = self.failure or (f"another process sends from {self._keep}" if self._shut_out else late)
 
     def _work(self) -> None:
+        try:
+            self._send_until_over()
+        # Whatever it is: it must be told, and a thread that died tells nobody.
+        except Exception as error:
+            why = f"{type(error).__name__}: {first_line(error)}"
+            self.failure = f"nothing more is sent to MLflow at {self._sender.shown} ({why})"
+
+    def _send_until_over(self) -> None:
         pause = FIRST_PAUSE_S
         while True:
             last = self._over.is_set()  # asked first: what was kept before the end is then sent
             with alone(self._keep) as mine:
+                self._shut_out = not mine
                 if mine:
                     self.failure = send(kept(self._keep), lambda box: self._sender, Sending()).failure
             if not mine:
@@ -130,7 +141,7 @@ def settle(folder: Path) -> bool:
             if box.ended is None:
                 box.end("KILLED")
         send(kept(keep), _senders(), Sending())
-    return not kept(keep)
+    return not any(keep.glob(f"[!.]*/{ABOUT}"))  # one that cannot be read is left, too
 
 
 def _senders() -> Callable[[Outbox], Sender]:

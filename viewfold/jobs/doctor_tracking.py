@@ -10,10 +10,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 from viewfold.jobs.doctor_finding import Finding, missing, note, ok, reason
 from viewfold.jobs.doctor_machine import folder
+from viewfold.jobs.submit_server import open_here
 
 TIMEOUT_S = 3.0
 _CURE = "correct MLFLOW_TRACKING_URI, or unset it to track in runs/mlflow.db"
@@ -35,7 +36,7 @@ def tracking(have: Mapping[str, str], environ: Mapping[str, str] = os.environ) -
 
 def _server(uri: str, client: str, environ: Mapping[str, str]) -> Finding:
     try:
-        with urlopen(_request(uri, environ), timeout=TIMEOUT_S) as answer:
+        with open_here(_request(uri, environ), timeout=TIMEOUT_S) as answer:
             server = answer.read(100).decode("ascii", "replace").strip()
     except HTTPError as error:
         with error:

@@ -1,5 +1,6 @@
 """What a new version of a model must show before it becomes the champion."""
 
+import math
 from dataclasses import dataclass, field
 
 from viewfold.config import Config, check_ranges
@@ -18,6 +19,7 @@ class GateConfig(Config):
     """Whether data that cannot show the measure refuse the version; else they skip the gate."""
 
     def __post_init__(self) -> None:
+        _numbers(at_least=self.at_least)
         _no_less_than_zero(may_fall=self.may_fall)
 
 
@@ -33,6 +35,7 @@ class RankGateConfig(Config):
     """As for the other gates."""
 
     def __post_init__(self) -> None:
+        _numbers(at_least=self.at_least)
         _no_less_than_zero(may_fall=self.may_fall)
 
 
@@ -90,7 +93,15 @@ class GatesConfig(Config):
         check_ranges(self, precision_k=(1, 1000), shift_images=(2, 100_000))
 
 
+def _numbers(**values: float | None) -> None:
+    """Nothing is less than nan, so that it would switch a gate off unseen."""
+    for name, value in values.items():
+        if value is not None and math.isnan(value):
+            raise ValueError(f"{name} must be a number, or null for no limit, got {value}")
+
+
 def _no_less_than_zero(**values: float | None) -> None:
+    _numbers(**values)
     for name, value in values.items():
         if value is not None and value < 0:
             raise ValueError(f"{name} must be 0 or more, or null for no limit, got {value}")

@@ -18,7 +18,7 @@ from viewfold.jobs.nightly_prune import prune
 from viewfold.jobs.nightly_recipe import night_run
 from viewfold.jobs.nightly_result import tell_result
 from viewfold.jobs.nightly_service import ABSENT, asked_there, serves, tell
-from viewfold.jobs.promotion import ROLLED_BACK, promote, roll_back
+from viewfold.jobs.promotion import ROLLED_BACK, not_servable, promote, roll_back
 from viewfold.jobs.registry import CHAMPION, Registry, VersionFacts
 from viewfold.jobs.run import run_recipe
 from viewfold.jobs.run_folder import Run
@@ -223,13 +223,20 @@ def _roll_back(work: Work) -> Facts:
     standing = None if champion is None else champion.version
     if standing not in (work.night.version, before):
         return {"line": f"meanwhile {'nothing' if standing is None else f'version {standing}'} was made champion"}
-    if before is not None:
+    lost = "" if before in (None, standing) else _lost(work, str(before))
+    if before is not None and not lost:
         roll_back(work.registry, name, reason=reason, now=_now(), to=before)
         return {"line": f"version {before} is champion again{_told_back(work, before)}"}
     if standing is not None:
         work.registry.tag(name, standing, {"validation_status": ROLLED_BACK, "validation": reason})
         work.registry.drop(name, CHAMPION)
-    return {"line": "there is no champion, as before"}
+    return {"line": f"there is no champion, for {lost}" if lost else "there is no champion, as before"}
+
+
+def _lost(work: Work, version: str) -> str:
+    """Why there is no way back to `version`; empty where there is one."""
+    found = [one for one in work.registry.versions(work.config.name) if one.version == version]
+    return not_servable(found[0]) if found else f"version {version} is gone from the registry"
 
 
 def _told_back(work: Work, before: str) -> str:

@@ -42,7 +42,7 @@ def tell_result(config: NightlyConfig, night: Night, outcome: str, reason: str) 
         try:
             write_whole(file, lambda out: out.write(text))
         except OSError as error:
-            _warn(f"the result cannot be written to {file} ({error.strerror}): {outcome}: {reason}")
+            _warn(f"the result cannot be written to {file} ({error.strerror or error}): {outcome}: {reason}")
     refusal = _post(config.webhook, text) if config.webhook else ""
     if refusal:
         _warn(f"the webhook did not take the result ({refusal}); it is in {night.folder / RESULT}")

@@ -8,12 +8,14 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +188,23 @@ class Outbox:
 
 
 def kept(keep: Path) -> list[Outbox]:
-    """The outboxes in `keep`, the oldest first."""
+    """The outboxes in `keep`, the oldest first; one that cannot be read, as of another version, costs one warning."""
     boxes = []
     for path in keep.glob(f"[!.]*/{ABOUT}"):
-        with suppress(FileNotFoundError):  # another process has just sent it
+        try:
             boxes.append(Outbox(path.parent))
+        except FileNotFoundError:  # another process has just sent it
+            continue
+        except (TypeError, ValueError):
+            _warn_unreadable(path)
     return sorted(boxes, key=lambda box: (box.about.began, box.folder.name))
+
+
+@cache
+def _warn_unreadable(about: Path) -> None:
+    print(
+        f"warning: {about}: not of this version of viewfold, so it is not sent; move its folder away", file=sys.stderr
+    )
 
 
 def now_ms() -> int:

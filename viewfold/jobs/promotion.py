@@ -52,7 +52,8 @@ def roll_back(registry: Registry, name: str, *, reason: str, now: datetime, to: 
         _withdraw(registry, name, leaving.tags.get("restored_from"))
         return leaving
     target = registry.facts(f"models:/{name}/{to or _before(leaving)}")
-    _require_servable(target)
+    if why := not_servable(target):
+        raise InvalidInput(f"{why}; name another version with --to")
     since = _stamp(now)
     gone = {"validation_status": ROLLED_BACK, "validation": reason, "champion_until": since}
     registry.tag(name, leaving.version, gone)
@@ -71,15 +72,15 @@ def _before(champion: VersionFacts) -> str:
     return champion.tags["replaces"]
 
 
-def _require_servable(version: VersionFacts) -> None:
+def not_servable(version: VersionFacts) -> str:
+    """Why `version` cannot be served, in one line: its index is gone, or another encoder's; empty where it can."""
     if "bundle" not in version.tags:
-        return
+        return ""
     try:
         index_facts(version)
     except InvalidInput as reason:
-        raise InvalidInput(
-            f"models:/{version.name}/{version.version} cannot be served: {reason}; name another version with --to"
-        ) from None
+        return f"models:/{version.name}/{version.version} cannot be served: {reason}"
+    return ""
 
 
 def _withdraw(registry: Registry, name: str, version: str | None) -> None:

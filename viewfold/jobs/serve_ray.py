@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from viewfold.config import Config, check_ranges, parse
-from viewfold.errors import ViewfoldError
+from viewfold.errors import InvalidInput, ViewfoldError
 from viewfold.jobs.pool_images import PoolImages
 from viewfold.jobs.serve import ServeConfig, watching
 from viewfold.jobs.serve_ray_open import locate
@@ -107,8 +107,14 @@ class RayBackend:
         replicas that are started later would not know of: the configuration has no `reload_sources`."""
         assert source is None
         service = serve.get_deployment_handle(SERVICE)
-        await service.broadcast("look_again").results_async(return_exceptions=True)
-        return await self.look_again()
+        answers = await service.broadcast("look_again").results_async(return_exceptions=True)
+        info = await self.look_again()
+        # Any other error is of a replica that went, and whose successor looks for itself.
+        refusals = [answer for answer in answers if isinstance(answer, ViewfoldError)]
+        if refusals:
+            why = str(refusals[0]).strip().rpartition("\n")[2]
+            raise InvalidInput(f"{len(refusals)} of {len(answers)} replicas go on with the pair before: {why}")
+        return info
 
     async def look_again(self) -> PairInfo:
         """Open what the source means now, in this replica; the pair that answers stays if it is the same."""

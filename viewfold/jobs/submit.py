@@ -21,12 +21,13 @@ from typing import Any, Literal
 
 from viewfold import __version__
 from viewfold.errors import InvalidInput, MissingDependency
-from viewfold.jobs.submit_config import SubmitConfig, entrypoint, runtime_env, sent_files
+from viewfold.jobs.submit_config import SubmitConfig, entrypoint, runtime_env, sent_files, sent_mark
 from viewfold.jobs.submit_server import authorization, check_server
 from viewfold.pipeline.stage import code_version
 
 try:
     import aiohttp
+    from ray.exceptions import RayError
     from ray.job_submission import JobDetails, JobSubmissionClient
 except ModuleNotFoundError as error:
     raise MissingDependency("submitting work needs Ray and aiohttp: pip install 'viewfold[train,remote]'") from error
@@ -35,6 +36,14 @@ PATIENCE_S = 60.0
 """For which a server that answered before may be gone."""
 _TALKS = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+class _NotWrittenError(Exception):
+    """What the job prints cannot be written here: no fault of the connection, which is not to be tried again."""
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -71,15 +80,14 @@ def submit(client: JobSubmissionClient, config: SubmitConfig) -> Job:
     """Send the command line, unless it is running or has succeeded; one that failed is sent again, under a number.
 
     Raises:
-        InvalidInput: the cluster does not take it.
+        InvalidInput: the cluster does not take it; or what has succeeded had other files that go with the same words.
     """
-    name = config.submission_id
-    jobs = {job.submission_id: job for job in client.list_jobs()}
+    name, jobs = config.submission_id, _jobs(client, config)
     for number in count(1):
         candidate = name if number == 1 else f"{name}-{number}"
         if candidate not in jobs:
             return _send(client, config, candidate)
-        found = _found(candidate, jobs[candidate])
+        found = _found(candidate, jobs[candidate], sent_mark(config))
         if found is not None:
             return found
     raise AssertionError("unreachable")
@@ -90,6 +98,7 @@ def follow(client: JobSubmissionClient, job_id: str, *, write: Callable[[str], A
 
     Raises:
         InvalidInput: the server has not answered for a minute.
+        OSError: of `write`.
     """
     write_new = _once(write)
     silent_since: float | None = None  # set when an attempt fails; a job may say nothing for hours before that
@@ -97,7 +106,10 @@ def follow(client: JobSubmissionClient, job_id: str, *, write: Callable[[str], A
     def written(start: int, text: str) -> None:
         nonlocal silent_since
         silent_since = None
-        write_new(start, text)
+        try:
+            write_new(start, text)
+        except OSError as error:
+            raise _NotWrittenError(error) from error
 
     while True:
         try:
@@ -106,6 +118,8 @@ def follow(client: JobSubmissionClient, job_id: str, *, write: Callable[[str], A
             silent_since = None
             if job.status.is_terminal():
                 return _exit_code(job)
+        except _NotWrittenError as error:
+            raise error.why from None
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             silent_since = time.monotonic() if silent_since is None else silent_since
             if time.monotonic() - silent_since > PATIENCE_S:
@@ -117,10 +131,20 @@ def follow(client: JobSubmissionClient, job_id: str, *, write: Callable[[str], A
 
 
 def stop(client: JobSubmissionClient, job_id: str) -> None:
-    """Ask the job to end, and wait for that; Ray kills what does not end by itself."""
-    client.stop_job(job_id)
-    while not client.get_job_status(job_id).is_terminal():
-        time.sleep(0.5)
+    """Ask the job to end, and wait for that; Ray kills what does not end by itself.
+
+    Raises:
+        InvalidInput: the server does not answer, or the job goes on for a minute.
+    """
+    with _answered(job_id):
+        client.stop_job(job_id)
+        end = time.monotonic() + PATIENCE_S
+        while not client.get_job_status(job_id).is_terminal():
+            if time.monotonic() > end:
+                raise InvalidInput(
+                    f"{job_id}: was asked to end {PATIENCE_S:.0f} s ago and has not; the same command follows it again"
+                )
+            time.sleep(0.5)
 
 
 def watch(client: JobSubmissionClient, job: Job, *, stops: Callable[[], bool] | None) -> int:
@@ -132,19 +156,44 @@ def watch(client: JobSubmissionClient, job: Job, *, stops: Callable[[], bool] | 
             stop(client, job.id)
             print(f"{job.id}: stopped", file=sys.stderr)
         else:
-            print(f"{job.id}: left running; the same command follows it again", file=sys.stderr)
+            _tell_left(job)
+        raise
+    except OSError:  # of a pipe that nobody reads any more, or a disk that is full
+        _tell_left(job)
         raise
     print(f"{job.id}: {'succeeded' if code == 0 else f'failed with exit code {code}'}", file=sys.stderr)
     return code
 
 
-def _found(name: str, job: JobDetails) -> Job | None:
-    """What there is to do about a job of this id: None if it failed or was stopped."""
+def _tell_left(job: Job) -> None:
+    print(f"{job.id}: left running; the same command follows it again", file=sys.stderr)
+
+
+def _jobs(client: JobSubmissionClient, config: SubmitConfig) -> dict[str | None, JobDetails]:
+    with _answered(config.address):
+        return {job.submission_id: job for job in client.list_jobs()}
+
+
+@contextmanager
+def _answered(whom: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, RayError) as error:
+        raise InvalidInput(f"{whom}: the job server does not do what it is asked ({_last_line(error)})") from None
+
+
+def _found(name: str, job: JobDetails, mark: str) -> Job | None:
+    """What there is to do about a job of this id: None if it failed or was stopped. `mark` is that of the files."""
+    known = job.metadata or {}
+    changed = bool(mark and known.get("files")) and known["files"] != mark
     if not job.status.is_terminal():
-        other = "" if (job.metadata or {}).get("code") == code_version() else "; it runs code that was sent earlier"
+        other = "" if known.get("code") == code_version() else "; it runs code that was sent earlier"
+        other += "; it was sent other files than are here now, which need another --id" if changed else ""
         return Job(name, "running", f"{name}: was submitted already and goes on{other}")
     if str(job.status) != "SUCCEEDED":
         return None
+    if changed:
+        raise InvalidInput(f"{name}: has succeeded with other files than are here now; to run these, give another --id")
     ended = "" if job.end_time is None else f" at {datetime.fromtimestamp(job.end_time / 1000, UTC):%Y-%m-%d %H:%M} UTC"
     return Job(name, "succeeded", f"{name}: has succeeded already{ended}; to run it once more, give it another --id")
 
@@ -156,12 +205,12 @@ def _send(client: JobSubmissionClient, config: SubmitConfig, name: str) -> Job:
                 entrypoint=entrypoint(config.words),
                 submission_id=name,
                 runtime_env=runtime_env(config, folder),
-                metadata={"viewfold": __version__, "code": code_version()},
+                metadata={"viewfold": __version__, "code": code_version(), "files": sent_mark(config)},
                 entrypoint_num_gpus=0,  # the driver waits; a GPU that it held would be missing from the training
             )
     except (RuntimeError, ValueError) as error:
-        jobs = {job.submission_id: job for job in client.list_jobs()}
-        found = _found(name, jobs[name]) if name in jobs else None
+        jobs = _jobs(client, config)
+        found = _found(name, jobs[name], sent_mark(config)) if name in jobs else None
         if found is None:
             raise InvalidInput(f"{config.address}: does not take the job: {_last_line(error)}") from None
         return found  # somebody else has submitted the same in between

@@ -85,10 +85,17 @@ def dated(words: Sequence[str], now: datetime) -> tuple[str, ...]:
     return tuple(words)
 
 
-def sent_files(words: Sequence[str]) -> list[str]:
-    """The YAML files among the words that lie below this folder; an absolute path is one that the cluster sees."""
-    files = [word for word in words[1:] if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
+def sent_files(words: Sequence[str], folder: Path = Path()) -> list[str]:
+    """The YAML files among the words that lie below `folder`; an absolute path is one that the cluster sees."""
+    files = [word for word in words[1:] if word.endswith((".yaml", ".yml")) and (folder / word).is_file()]
     return [file for file in files if not Path(file).is_absolute() and ".." not in Path(file).parts]
+
+
+def sent_mark(config: SubmitConfig) -> str:
+    """What the files that words name hold, of which the words tell nothing; empty where none is sent."""
+    folder = config.working_dir or Path()
+    files = sent_files(config.words, folder)
+    return hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).hexdigest() if files else ""
 
 
 def passed_on(names: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -5,13 +5,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from viewfold.errors import InvalidInput
 
 TIMEOUT_S = 10.0
 _TOKEN = "RAY_AUTH_TOKEN"
 _UNASKED, _REFUSED = 401, 403
+
+
+class _Stay(HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+open_here = build_opener(_Stay).open
+"""As `urlopen`, but no redirect is followed: another host would be shown the log-in that is meant for this one."""
 
 
 def authorization(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -32,7 +41,7 @@ def check_server(address: str, headers: Mapping[str, str], *, timeout_s: float =
     """
     try:
         request = Request(f"{address}/api/version", headers=dict(headers))
-        with urlopen(request, timeout=timeout_s) as answer:
+        with open_here(request, timeout=timeout_s) as answer:
             json.load(answer)["ray_version"]
     except HTTPError as error:
         raise InvalidInput(f"{address}: {_refusal(error.code)}") from None
