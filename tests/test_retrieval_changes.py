@@ -24,6 +24,7 @@ from viewfold.retrieval import (
     remove_images,
     scored,
 )
+from viewfold.retrieval.index.files import check_sha256
 
 
 def features(num_rows: int = 700, *, encoder_id: str = "encoder-a", seed: int = 0) -> FeatureSet:
@@ -193,3 +194,27 @@ def test_an_image_without_a_label_is_not_added_to_labelled_ones(tmp_path: Path) 
     bare = new.records.set_column(1, new.records.schema.field("label"), pa.array(["l0", None]))
     with pytest.raises(InvalidInput, match=r"0021: has no label, and the images of .* have"):
         add_images(tmp_path / "bundle", dataclasses.replace(new, records=bare))
+
+
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its description was read when another takes its place: a mixture of both would follow."""
+    from viewfold.retrieval.index import bundle as opening
+
+    folder, left = tmp_path / "bundle", [part(500, 520), part(520, 540)]
+    build_bundle(part(0, 500), folder, factory="Flat")
+    check = check_sha256
+
+    def checked(where: Path, files: dict[str, str]) -> None:
+        check(where, files)
+        if left:
+            add = left.pop()
+            with monkeypatch.context() as undisturbed:
+                undisturbed.setattr(opening, "check_sha256", check)
+                add_images(where, add)
+
+    monkeypatch.setattr(opening, "check_sha256", checked)
+    opened = IndexBundle.open(folder)
+    assert not left
+    assert opened.info.n == len(opened.index) == opened.records.num_rows == len(opened.alive) == 540

@@ -5,9 +5,11 @@ import dataclasses
 import pickle
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -112,7 +114,7 @@ def test_a_request_that_took_too_long_is_not_sent_again() -> None:
 
 
 def test_a_reload_has_a_time_of_its_own() -> None:
-    with answering(FINE, delay_s=0.1) as url, Client(url, timeout_s=0.02) as client:
+    with answering(FINE, delay_s=1.0) as url, Client(url, timeout_s=0.02) as client:
         assert client.reload() == {"indexes": []}
         with pytest.raises(ServiceError, match=r"no answer within 0\.02 s"):
             client.indexes()  # on the connection that the reload left open
@@ -123,6 +125,18 @@ def test_a_reload_has_a_time_of_its_own() -> None:
 def test_a_connection_that_was_closed_while_it_lay_idle_is_opened_again() -> None:
     with answering(FINE, (0, {}, b""), FINE) as url, Client(url) as client:
         assert client.indexes() == client.indexes() == []
+
+
+def test_a_connection_that_another_thread_took_first_is_not_missed() -> None:
+    class Taken(deque[HTTPConnection]):
+        """Held one when it was asked, and gave it to another thread then."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    with answering(FINE) as url, Client(url) as client:
+        client._connection._idle = Taken()
+        assert client.indexes() == []
 
 
 def test_a_server_of_something_else_is_told_from_the_service() -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import copy
+import io
+import os
+import sys
 import threading
 from typing import Any
 
@@ -20,6 +23,7 @@ from viewfold.retrieval.service.backend import NotReady, Overloaded
 from viewfold.retrieval.service.config import ServiceConfig
 from viewfold.retrieval.service.failures import Forbidden, NotFound, TooLarge, Unauthorized, failure_of
 from viewfold.retrieval.service.local import LocalBackend
+from viewfold.retrieval.service.log import write_line
 
 
 @pytest.mark.parametrize(
@@ -162,3 +166,21 @@ def test_the_frameworks_own_refusals_have_the_same_form(bundle: IndexBundle) -> 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> IndexBundle:
     return built(tmp_path_factory.mktemp("served") / "bundle")
+
+
+def test_a_line_that_nobody_reads_any_more_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    closed = io.StringIO()
+    closed.close()
+    with open(writes, "w", buffering=1) as broken:
+        for stream in (broken, closed, None):
+            monkeypatch.setattr(sys, "stderr", stream)
+            write_line(path="/v1/indexes")
+        with pytest.raises(BrokenPipeError):
+            broken.write("it is broken\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writes)  # for what is left in the buffer
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", kept)
+    write_line(path="/v1/indexes")
+    assert orjson.loads(kept.getvalue())["path"] == "/v1/indexes"

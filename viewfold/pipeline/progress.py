@@ -1,16 +1,16 @@
 """How far long work has come: a bar on a terminal, plain lines elsewhere; and rows of a file as they are written."""
 
 import json
-import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -60,8 +60,8 @@ def follow(path: Path, on_row: Callable[[dict[str, Any]], object], *, poll_s: fl
     """Call `on_row`, in a thread, with each row of the JSONL file `path` that another process writes during the block.
 
     The rows that are there already come first, and those written before the block ends are not missed. Half a line is
-    left until its rest comes. When the file gets shorter (its writer went back to a checkpoint), what comes after the
-    cut is read as new. What `on_row` raises, the end of the block raises.
+    left until its rest comes. When the writer goes back to a checkpoint and cuts the file, what comes after the cut is
+    read as new, however long the file has become meanwhile. What `on_row` raises, the end of the block raises.
     """
     ended = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -116,24 +116,41 @@ def _fact(name: str, value: Any) -> str:
 
 
 def _read_rows(path: Path, on_row: Callable[[dict[str, Any]], object], ended: threading.Event, poll_s: float) -> None:
-    position = 0
+    read: list[_Line] = []
     while True:
         last = ended.is_set()  # asked before reading: what was written before the end is then read
-        position = _read_from(path, position, on_row)
+        _read_on(path, read, on_row)
         if last:
             return
         ended.wait(poll_s)
 
 
-def _read_from(path: Path, position: int, on_row: Callable[[dict[str, Any]], object]) -> int:
+class _Line(NamedTuple):
+    """A line that was read: where it ends, and what it was, by which one that took its place is known."""
+
+    end: int
+    size: int
+    digest: int
+
+
+def _read_on(path: Path, read: list[_Line], on_row: Callable[[dict[str, Any]], object]) -> None:
+    """Read what follows the lines in `read`, less those at their end that the file does not hold any more."""
     if not path.is_file():
-        return 0
+        read.clear()
+        return
     with path.open("rb") as file:
-        position = min(position, file.seek(0, os.SEEK_END))
-        file.seek(position)
+        while read and not _still_holds(file, read[-1]):
+            read.pop()
+        end = read[-1].end if read else 0
+        file.seek(end)
         for line in file:
             if not line.endswith(b"\n"):
                 break
+            end += len(line)
+            read.append(_Line(end, len(line), zlib.crc32(line)))
             on_row(json.loads(line))
-            position += len(line)
-    return position
+
+
+def _still_holds(file: BinaryIO, line: _Line) -> bool:
+    file.seek(line.end - line.size)
+    return zlib.crc32(file.read(line.size)) == line.digest

@@ -200,7 +200,7 @@ def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while position < len(data) and data[position]:
         match = _PAX_RECORD.match(data, position)
         stop = position + int(match[1]) if match else 0
-        if match is None or stop > len(data) or data[stop - 1 : stop] != b"\n":
+        if match is None or stop <= match.end() or stop > len(data) or data[stop - 1 : stop] != b"\n":
             raise ValueError("not a record")
         yield match[2], data[match.end() : stop - 1]
         position = stop

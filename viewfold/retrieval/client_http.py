@@ -81,8 +81,8 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the connections that nobody uses now; the next request opens one again."""
-        while self._idle:
-            self._idle.pop().close()
+        while (kept := self._unused()) is not None:
+            kept.close()
 
     def _sent(
         self, method: str, path: str, body: bytes | None, timeout_s: float
@@ -94,7 +94,7 @@ class Connection:
         to the same end: its requests read, and a reload ends with the pair that was asked for.
         """
         while True:
-            kept = self._idle.pop() if self._idle else None
+            kept = self._unused()
             connection = kept or self._opened()
             connection.timeout = timeout_s
             if connection.sock is not None:
@@ -122,6 +122,12 @@ class Connection:
         else:
             self._idle.append(connection)
         return answer.status, answer.headers, data
+
+    def _unused(self) -> http.client.HTTPConnection | None:
+        try:
+            return self._idle.pop()  # asked first whether there is one, another thread could have it meanwhile
+        except IndexError:
+            return None
 
     def _opened(self) -> http.client.HTTPConnection:
         if self._tls is not None:

@@ -55,7 +55,13 @@ class FeatureInfo(Config):
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Vectors of images, in memory, with their records and their lineage."""
+    """Vectors of images, in memory, with their records and their lineage.
+
+    >>> columns = {name: [None] for name in RECORD_SCHEMA.names} | {"key": ["a"], "label": ["cat"]}
+    >>> features = vf.FeatureSet("e1", "m1", "invariant", record_table(columns), np.ones((1, 4), np.float32))
+    >>> features.keys, features.dim
+    (['a'], 4)
+    """
 
     encoder_id: str
     manifest_hash: str

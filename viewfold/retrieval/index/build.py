@@ -88,16 +88,22 @@ class BuildSettings:
 
 def build_bundle(
     features: VectorSource,
-    out: Path,
+    out: str | Path,
     *,
     factory: str = AUTO,
     settings: BuildSettings | None = None,
     base: VectorSource | None = None,
     thumbnails: Iterable[tuple[str, bytes]] = (),
-    card: Path | None = None,
+    card: str | Path | None = None,
 ) -> IndexBundle:
-    """As `make_bundle`, and open the bundle."""
-    settings = settings or BuildSettings()
+    """As `make_bundle`, and open the bundle.
+
+    >>> encoder = vf.load_encoder("runs/mine/pretrain/encoder")
+    >>> bundle = vf.build_bundle(vf.embed_shards(encoder, "shards"), "bundle")
+    >>> len(bundle), bundle.info.encoder_id == encoder.id
+    (24, True)
+    """
+    settings, out, card = settings or BuildSettings(), Path(out), None if card is None else Path(card)
     make_bundle(features, out, factory=factory, settings=settings, base=base, thumbnails=thumbnails, card=card)
     return IndexBundle.open(out, encoder_id=features.encoder_id)
 

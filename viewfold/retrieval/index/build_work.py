@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from viewfold.errors import InvalidInput
-from viewfold.folders import publish
+from viewfold.folders import linked, publish, writing_to
 from viewfold.retrieval.index.files import changing, replaceable, write_json
 
 _MARK = "build.json"
@@ -45,10 +45,11 @@ def working(out: Path, mark: str, *, marker: str) -> Iterator[Work]:
     Raises:
         InvalidInput: `out` holds something else than `marker` stands for, or another process changes it now.
     """
+    out = linked(out)
     replaceable(out, marker=marker)
     work = Work(out.with_name(f"{out.name}.build"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with changing(out):
+    with changing(out), writing_to(out):
         work.folder.mkdir(exist_ok=True)
         _prepare(work, mark)
         try:

@@ -23,7 +23,7 @@ from viewfold.retrieval.features import RECORD_SCHEMA
 from viewfold.retrieval.index.build_measure import Rows, StoredVectors
 from viewfold.retrieval.index.build_vectors import VectorFile
 from viewfold.retrieval.index.faiss_index import CosineIndex
-from viewfold.retrieval.index.files import check_sha256, read_json
+from viewfold.retrieval.index.files import check_sha256, read_json, steadily
 from viewfold.retrieval.index.held_file import HeldFile
 from viewfold.retrieval.index.lookup import RowsByValue
 from viewfold.retrieval.index.vector_index import Hits, VectorIndex
@@ -132,6 +132,10 @@ class IndexBundle:
     """An opened bundle. Rows are positions in `records` and in the index, in ascending order of keys.
 
     It stays what it was when it was opened, also while its folder is changed or built anew.
+
+    >>> bundle = vf.IndexBundle.open("runs/mine/index/bundle")
+    >>> len(bundle), bundle.info.part
+    (24, 'invariant')
     """
 
     folder: Path
@@ -142,13 +146,20 @@ class IndexBundle:
     held: BundleFiles
 
     @classmethod
-    def open(cls, folder: Path, *, encoder_id: str | None = None) -> "IndexBundle":
+    def open(cls, folder: str | Path, *, encoder_id: str | None = None) -> "IndexBundle":
         """Open a bundle after holding every file against its sha256; with `encoder_id`, only if that encoder made it.
+
+        All of it is of one bundle, also where another takes its place meanwhile.
 
         Raises:
             InvalidInput: there is no bundle, or a damaged one; names the file.
             ArtifactMismatch: another format, or another encoder; names both.
         """
+        path = Path(folder)
+        return steadily(path, lambda: cls._read(path, encoder_id))
+
+    @classmethod
+    def _read(cls, folder: Path, encoder_id: str | None) -> "IndexBundle":
         info = read_info(folder)
         if encoder_id not in (None, info.encoder_id):
             raise ArtifactMismatch(

@@ -4,13 +4,17 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
 from viewfold.folders import take_back, whole_folder
+
+T = TypeVar("T")
+_OPENINGS = 20
+"""How often a folder is read anew because another took its place meanwhile."""
 
 
 @contextmanager
@@ -50,6 +54,37 @@ def changing(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink()
+
+
+def steadily(folder: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of the files of `folder`, all of them of one folder: read anew if another took its place.
+
+    A folder that `whole_folder` made is replaced as one, so its inode tells; it is held open, lest another gets it.
+
+    Raises:
+        InvalidInput: it was replaced each time. What `read` raises of a folder that stayed.
+    """
+    for _ in range(_OPENINGS if folder.is_dir() else 0):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = read()
+            if _leads_to(folder, handle):
+                return found
+        except Exception:  # what a mixture of two folders makes a library say, too
+            if _leads_to(folder, handle):
+                raise
+        finally:
+            os.close(handle)
+    if folder.is_dir():
+        raise InvalidInput(f"{folder}: is replaced again and again while it is read; wait until that ends")
+    return read()
+
+
+def _leads_to(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def replaceable(out: Path, *, marker: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
@@ -18,7 +19,7 @@ from viewfold.retrieval.index.bundle import INDEX, BundleFiles, BundleInfo, Inde
 from viewfold.retrieval.index.candidates import Candidates
 from viewfold.retrieval.index.faiss_build import lists_of
 from viewfold.retrieval.index.faiss_index import CosineIndex, load_faiss, refusal
-from viewfold.retrieval.index.files import check_sha256
+from viewfold.retrieval.index.files import check_sha256, steadily
 from viewfold.retrieval.index.pushdown import better_exact, search_parameters, takes_selectors
 from viewfold.retrieval.index.vector_index import MARGIN, VectorIndex, unit_rows
 
@@ -79,6 +80,10 @@ class IndexPart:
             InvalidInput: the index is damaged, of a kind that cannot be cut, or has fewer rows than parts.
             ArtifactMismatch: the bundle in `folder` is not the one of `bundle_id`; names both.
         """
+        return steadily(folder, lambda: cls._read(folder, number, of, bundle_id))
+
+    @classmethod
+    def _read(cls, folder: Path, number: int, of: int, bundle_id: str | None) -> "IndexPart":
         info = _info(folder, bundle_id)
         check_sha256(folder, {INDEX: info.files[INDEX]})
         if of == 1:
@@ -181,10 +186,14 @@ def open_sharded(
         InvalidInput: there is no bundle, or a damaged one; names the file.
         ArtifactMismatch: another format, or not the bundle of `bundle_id`; names both.
     """
-    info = _info(folder, bundle_id)
-    check_sha256(folder, {name: digest for name, digest in info.files.items() if name != INDEX})
-    index = ShardedIndex(parts(info), info.dim)
-    return IndexBundle(folder, info, read_records(folder), index, BundleFiles.open(folder, info))
+
+    def read() -> tuple[BundleInfo, pa.Table, BundleFiles]:
+        info = _info(folder, bundle_id)
+        check_sha256(folder, {name: digest for name, digest in info.files.items() if name != INDEX})
+        return info, read_records(folder), BundleFiles.open(folder, info)
+
+    info, records, held = steadily(folder, read)
+    return IndexBundle(folder, info, records, ShardedIndex(parts(info), info.dim), held)
 
 
 def part_rows(num_rows: int, number: int, of: int) -> tuple[int, int]:

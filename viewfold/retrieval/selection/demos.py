@@ -12,7 +12,12 @@ from viewfold.retrieval.selection.showing import demo_table
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """An image that wants demonstrations."""
+    """An image that wants demonstrations.
+
+    >>> query = vf.Query("slide-3", np.ones(256), group="patient-7")
+    >>> query.id, query.group, query.phash
+    ('slide-3', 'patient-7', None)
+    """
 
     id: str
     """Its identity; a pool image with this key is left out."""
@@ -46,7 +51,14 @@ class DemoItem:
 
 @dataclass(frozen=True)
 class DemoSet:
-    """The demonstrations for one query, in prompt order, with what was left out and what they came from."""
+    """The demonstrations for one query, in prompt order, with what was left out and what they came from.
+
+    >>> pair = vf.open_pair("runs/mine", "runs")
+    >>> query = vf.Query("mine", np.ones(256), group="thing-0")
+    >>> (demos,) = vf.select(pair.bundle, [query], vf.SelectConfig(k=5))
+    >>> len(demos.items), demos.excluded["group"], demos.encoder_id == pair.encoder.id
+    (5, 2, True)
+    """
 
     query_id: str
     items: list[DemoItem]

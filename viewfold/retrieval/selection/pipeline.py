@@ -45,6 +45,12 @@ def select(
     of the queries, for the strategy `oracle` and no other. `calibration` is used where `config.abstain` has none: by
     default the one in the bundle's folder, read again when it is another; give the one to keep to, or None for none.
 
+    >>> pair = vf.open_pair("runs/mine", "runs")
+    >>> asked = vf.queries(vf.embed(pair.encoder, ["PHOTO.png"]))
+    >>> (demos,) = vf.select(pair.bundle, asked, vf.SelectConfig(k=3))
+    >>> demos.query_id, sorted(item.rank for item in demos.items)
+    ('PHOTO.png', [1, 2, 3])
+
     Raises:
         InvalidInput: an image of the bundle has no label, a query's vector has no direction, a perceptual hash is
             none, a filter names what is not there, `min_p_match` has no calibration, or `labels` are missing or out of

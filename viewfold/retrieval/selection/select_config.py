@@ -14,7 +14,12 @@ from viewfold.retrieval.selection.quota import QuotaConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig(Config):
-    """How demonstrations are chosen; the parts are applied in the order in which they stand here."""
+    """How demonstrations are chosen; the parts are applied in the order in which they stand here.
+
+    >>> config = vf.SelectConfig(k=3, filters=FilterConfig(domains=("style-0",)))
+    >>> config.strategy, config.k, config.order
+    ('invariant', 3, 'nearest_last')
+    """
 
     strategy: Literal["random", "nearest", "invariant", "oracle"] = "invariant"
     """`nearest` and `invariant` are one rule; which of the two names is true depends on the bundle's encoder. `oracle`
