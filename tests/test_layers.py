@@ -35,6 +35,7 @@ VERBS = (
     "cli_serve",
     "cli_submit",
     "cli_sync",
+    "cli_views",
 )
 MAY_IMPORT = {
     **dict.fromkeys(FLOOR, FLOOR),
@@ -152,6 +153,23 @@ def test_import_viewfold_loads_nothing_third_party() -> None:
 
 def test_retrieval_runs_without_torch() -> None:
     assert not loaded_by("import viewfold.retrieval") & {"torch", "ray", "mlflow", "kornia", "webdataset", "deepspeed"}
+
+
+@pytest.mark.slow
+def test_what_is_in_a_folder_is_opened_without_mlflow() -> None:
+    # Only names in a registry need it: `models:/NAME@ALIAS`.
+    folder = "viewfold.jobs.pair_folders, viewfold.jobs.ask_pair, viewfold.jobs.serve_open, viewfold.jobs.notebook"
+    assert not loaded_by(f"import {folder}") & {"mlflow", "ray", "deepspeed", "kornia", "matplotlib", "pandas"}
+
+
+def test_the_help_of_verbs_loads_no_heavy_package() -> None:
+    ask_for_help = """
+import contextlib, viewfold.cli
+for verb in ("data", "recipe", "index", "run", "ask", "serve", "nightly", "submit"):
+    with contextlib.suppress(SystemExit):
+        viewfold.cli.main([verb, "--help"])
+"""
+    assert not loaded_by(ask_for_help) & (HEAVY - {"pydantic"})  # typer itself takes pydantic
 
 
 def test_help_loads_no_heavy_package() -> None:

@@ -1,6 +1,15 @@
 """Many views of one thing, folded into one representation.
 
 The names below are loaded when they are first used, each with what it needs: `import viewfold` alone loads nothing.
+The examples in their docstrings stand beside a run in `runs/mine`, a folder `shards` of 24 labelled images, and an
+image `PHOTO.png`.
+
+>>> import viewfold as vf
+>>> pair = vf.open_pair("runs/mine", "runs")
+>>> asked = vf.embed(pair.encoder, ["PHOTO.png"])
+>>> (demos,) = vf.select(pair.bundle, vf.queries(asked), vf.SelectConfig(k=3))
+>>> [item.rank for item in demos.items]
+[3, 2, 1]
 """
 
 __version__ = "0.1.0"

@@ -1,9 +1,15 @@
 """The verb `ask`: demonstrations for one image, and a multimodal model's answer."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from viewfold.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from viewfold.jobs.ask import AskConfig
 
 
 def ask(  # noqa: PLR0913 - each is one word of a command line, and none is passed on: they become one configuration
@@ -53,34 +59,41 @@ def ask(  # noqa: PLR0913 - each is one word of a command line, and none is pass
     """Demonstrations for one image, from an index and the encoder that made it; with --lmm, a model's answer too."""
     import json
 
-    from viewfold.errors import InvalidInput
-    from viewfold.jobs.ask import ask as asked_about
-    from viewfold.jobs.ask import read_labels, read_query, read_settings
+    from viewfold.jobs import ask as asking
     from viewfold.jobs.ask_pair import open_pair
     from viewfold.jobs.ask_show import draw_sheet
 
-    spec: dict[str, Any] = {"layout": layout} if layout else {}
-    spec |= {"labels": read_labels(labels)} if labels else {}
     words = [
         *(f"select.filters.{setting}" for setting in filters or []),
         *(f"prompt.budget.{setting}" for setting in budget or []),
         *(settings or []),
     ]
-    asks = lmm or any(word.startswith(("lmm=", "lmm.url=")) for word in words)
-    if model and not asks:
-        raise InvalidInput("--model has no effect without --lmm URL, the server that holds it")
-    server = {"lmm": {name: value for name, value in (("url", lmm), ("model", model)) if value}} if asks else {}
-    config = read_settings({"select": {"k": k}, "prompt": {"spec": spec}, **server}, words)
+    config = _config(words, k=k, layout=layout, labels=labels, lmm=lmm, model=model)
     wants_prompt = show_prompt or config.lmm is not None
-    if not wants_prompt and (spec or budget or shards):
+    if not wants_prompt and (layout or labels or budget or shards):
         raise InvalidInput(
             "--layout, --labels, --budget and --shards have no effect without --lmm URL or --show-prompt"
         )
-    read_query(image)
+    asking.read_query(image)
     pair = open_pair(source, home, encoder=encoder)
-    found = asked_about(image, config, pair, group=group, shards=shards or None, with_prompt=wants_prompt)
+    found = asking.ask(image, config, pair, group=group, shards=shards or None, with_prompt=wants_prompt)
     if sheet is not None:
         draw_sheet(found.image, found.chosen, pair.bundle, sheet)
     typer.echo(
         json.dumps(found.to_dict(show_prompt=show_prompt), indent=2) if as_json else found.text(show_prompt=show_prompt)
     )
+
+
+def _config(
+    words: Sequence[str], *, k: int, layout: str | None, labels: Path | None, lmm: str | None, model: str | None
+) -> "AskConfig":
+    """The settings in `words` over what the options say."""
+    from viewfold.jobs.ask import read_labels, read_settings
+
+    spec: dict[str, Any] = {"layout": layout} if layout else {}
+    spec |= {"labels": read_labels(labels)} if labels else {}
+    asks = lmm or any(word.startswith(("lmm=", "lmm.url=")) for word in words)
+    if model and not asks:
+        raise InvalidInput("--model has no effect without --lmm URL, the server that holds it")
+    server = {"lmm": {name: value for name, value in (("url", lmm), ("model", model)) if value}} if asks else {}
+    return read_settings({"select": {"k": k}, "prompt": {"spec": spec}, **server}, words)

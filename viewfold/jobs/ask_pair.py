@@ -55,18 +55,22 @@ class Pair:
         return vector
 
 
-def open_pair(source: str, home: Path, *, encoder: str | None = None) -> Pair:
+def open_pair(source: str | Path, home: str | Path, *, encoder: str | Path | None = None) -> Pair:
     """Find a bundle and its encoder; a pair that does not belong together is refused.
 
     `source` is a run folder that holds an index, a bundle, or `models:/name@alias` in the registry of `home`. The
     encoder is found with it; for a bundle that lies in no run folder, `encoder` names it: its folder, a run folder or
     `models:/name@alias`.
 
+    >>> pair = vf.open_pair("runs/mine", "runs")
+    >>> pair.encoder.id == pair.bundle.info.encoder_id, len(pair.bundle)
+    (True, 24)
+
     Raises:
         InvalidInput: there is no bundle, or no encoder; says where it was looked for.
         ArtifactMismatch: the encoder is not the one that built the bundle; names both.
     """
-    folder, found = pair_folders(source, home, encoder=encoder)
+    folder, found = pair_folders(str(source), Path(home), encoder=None if encoder is None else str(encoder))
     loaded = load_encoder(found)
     bundle = IndexBundle.open(folder, encoder_id=loaded.id)
     return Pair(loaded, bundle, _base(bundle))

@@ -23,7 +23,12 @@ def listing(what: str) -> str:
         rows = {name: policy.__doc__ for name, policy in POLICIES.items()}
     else:
         raise unknown("list", what, ["methods", "backbones", "policies"])
-    return "\n".join(f"{name:18} {(doc or '').splitlines()[0]}" for name, doc in sorted(rows.items()))
+    return "\n".join(f"{name:18} {first_line(doc)}" for name, doc in sorted(rows.items()))
+
+
+def first_line(doc: str | None) -> str:
+    """What a docstring says first; nothing where somebody registered a thing without one."""
+    return (doc or "").partition("\n")[0]
 
 
 def hint(what: str) -> str:

@@ -47,6 +47,11 @@ def embed(
 
     An image's key is its path, or else its number. Pixels are treated as a PNG file of them would be.
 
+    >>> encoder = vf.load_encoder("runs/mine/pretrain/encoder")
+    >>> features = vf.embed(encoder, ["PHOTO.png"], labels=["a ring of dots"])
+    >>> features.keys, features.column("label"), features.vectors.shape
+    (['PHOTO.png'], ['a ring of dots'], (1, 256))
+
     Raises:
         InvalidInput: no images, one that cannot be read, a column of another length, or an encoder without an id.
     """
@@ -68,6 +73,11 @@ def embed_shards(encoder: Encoder, shards: str | Sequence[str], *, part: Part = 
 
     `shards` are tar files, folders of them, globs, `demo:NAME`, or one folder with a manifest.
 
+    >>> encoder = vf.load_encoder("runs/mine/pretrain/encoder")
+    >>> features = vf.embed_shards(encoder, "shards", part="all")
+    >>> len(features), sorted(set(features.column("label")))
+    (24, ['class-0', 'class-1', 'class-2'])
+
     Raises:
         InvalidInput: shards that are not there or cannot be read, or an encoder without an id.
     """
@@ -85,7 +95,13 @@ def embed_shards(encoder: Encoder, shards: str | Sequence[str], *, part: Part = 
 
 
 def queries(features: FeatureSet) -> list[Query]:
-    """The images of a feature set as questions to an index that its encoder built, with all that guards compare."""
+    """The images of a feature set as questions to an index that its encoder built, with all that guards compare.
+
+    >>> encoder = vf.load_encoder("runs/mine/pretrain/encoder")
+    >>> (query,) = vf.queries(vf.embed(encoder, ["PHOTO.png"], groups=["patient-7"]))
+    >>> query.id, query.group
+    ('PHOTO.png', 'patient-7')
+    """
     names = ("key", "group", "sha256", "phash")
     columns = [features.column(name) for name in names]
     return [

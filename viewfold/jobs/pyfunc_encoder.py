@@ -24,7 +24,7 @@ class EncoderModel(PythonModel):
     # Plain `np.ndarray`: of any more exact type MLflow tries to make a second signature, fails and warns at every load.
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """uint8 `[n, height, width, 3]` to float32 `[n, dim]`: the invariant part, not normalised."""
-        images = torch.from_numpy(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2)
+        images = torch.tensor(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2)
         return self.encoder.encode(images).invariant.numpy()
 
 

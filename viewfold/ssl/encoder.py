@@ -89,6 +89,11 @@ class Encoder(nn.Module):
 
     The weights come from torch's global generator, so whoever builds one seeds it.
 
+    >>> encoder = vf.Encoder(EncoderConfig(backbone="resnet-small", equivariant_dim=64))
+    >>> features = encoder.encode(torch.zeros(2, 3, 64, 64))
+    >>> features.invariant.shape, features.equivariant.shape
+    (torch.Size([2, 192]), torch.Size([2, 64]))
+
     Raises:
         InvalidInput: unknown backbone, one that does not take this image size, or no room for the invariant part.
     """
@@ -216,12 +221,12 @@ def trained_encoder(config: EncoderConfig, weights: Mapping[str, Tensor]) -> Enc
     return encoder.eval()
 
 
-def save_encoder(encoder: Encoder, folder: Path, *, lineage: Mapping[str, Any]) -> str:
+def save_encoder(encoder: Encoder, folder: str | Path, *, lineage: Mapping[str, Any]) -> str:
     """Write `encoder.safetensors` and `encoder.json` whole, replacing `folder`; returns the encoder's id.
 
     `lineage` is plain data (run, manifest hash, step ...) and is part of the identity, as are the weights.
     """
-    with whole_folder(folder) as part:
+    with whole_folder(Path(folder)) as part:
         weights = part / "encoder.safetensors"
         save_file({name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}, weights)
         body = {
@@ -239,15 +244,20 @@ def save_encoder(encoder: Encoder, folder: Path, *, lineage: Mapping[str, Any]) 
     return identity
 
 
-def load_encoder(folder: Path, *, verify: bool = True) -> Encoder:
+def load_encoder(folder: str | Path, *, verify: bool = True) -> Encoder:
     """The encoder of a folder, on the CPU, in evaluation mode, with its `id`.
 
     `verify` encodes three generated probe images and compares: weights that load but mean something else are caught.
+
+    >>> encoder = vf.load_encoder("runs/mine/pretrain/encoder")
+    >>> encoder.config.backbone, encoder.dim
+    ('resnet-small', 256)
 
     Raises:
         InvalidInput: no encoder there, or one of a newer format.
         ArtifactMismatch: the files are not those that were saved, or this machine computes other features from them.
     """
+    folder = Path(folder)
     body = _read_body(folder / "encoder.json")
     weights = folder / "encoder.safetensors"
     if not weights.is_file():
@@ -255,10 +265,7 @@ def load_encoder(folder: Path, *, verify: bool = True) -> Encoder:
     identity = body.pop("id", None)
     if _sha256(weights.read_bytes()) != body.get("weights_sha256") or _identity(body) != identity:
         raise ArtifactMismatch(f"{folder}: its files are not those of encoder {identity}; copy or export it again")
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the weights drawn here are overwritten: leave the caller's generator alone
-        encoder = Encoder(parse(EncoderConfig, body["architecture"], where=str(folder / "encoder.json")))
+    encoder = _blank(parse(EncoderConfig, body["architecture"], where=str(folder / "encoder.json")))
     try:
         encoder.load_state_dict(load_file(weights))
     except (RuntimeError, safetensors.SafetensorError) as error:
