@@ -1,0 +1,1 @@
+"""The pages of the documentation; `docs.generator` writes those that say what the source says."""

@@ -1,0 +1,1 @@
+"""Pages under docs/reference/ that say what the source says: `python -m docs.generator` writes them anew."""
