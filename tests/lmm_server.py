@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import create_server
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from servers import wait_until
+from servers import free_port, wait_until
 
 IMAGE_TOKEN = "<image>"
 IMAGE_PX, PATCH_PX = 32, 8
@@ -111,8 +110,7 @@ def transformers_serve(model: Path, home: Path) -> Iterator[str]:
     `home` becomes its HF_HOME; what it prints goes to `serve.log` there.
     """
     (home / "hub").mkdir(parents=True)  # the server wants a cache to look through, be it empty
-    with create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
     with (home / "serve.log").open("wb") as log:
@@ -123,7 +121,7 @@ def transformers_serve(model: Path, home: Path) -> Iterator[str]:
             env=environment,
         )
         try:
-            wait_until(lambda: process.poll() is not None or _answers(port), seconds=180)
+            wait_until(lambda: process.poll() is not None or _answers(port), seconds=300)
             assert process.poll() is None, (home / "serve.log").read_text()
             yield f"http://127.0.0.1:{port}/v1"
         finally:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from servers import wait_until
+from servers import free_port, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 START_S = 240
@@ -44,12 +43,6 @@ def _environment(**variables: str) -> dict[str, str]:
     """This process's environment with what another one needs to find our packages and its own programs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, **QUIET, "PATH": path, "PYTHONPATH": str(CHECKOUT), **variables}
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=300)
 """How long a rank waits for the others before it fails: one that died does not hang the suite."""
 
 

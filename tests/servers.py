@@ -1,13 +1,15 @@
 """Servers that tests start: one of files over HTTP that fails as it is told, and moto's of S3."""
 
 import re
+import secrets
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -170,6 +172,26 @@ def s3_server() -> Iterator[str]:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@contextmanager
+def unanswered() -> Iterator[str]:
+    """An address, as host:port, at which nobody listens and nobody else can begin to while the block runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # never listens
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def free_port() -> int:
+    """A port for a program that is to take it a moment later.
+
+    The system hands out ports from 32768 on to whoever asks for any, and Ray those from 10002 to 19999: one from
+    between is free until then, whatever else the machine does meanwhile.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def put(url: str, body: bytes = b"") -> None:

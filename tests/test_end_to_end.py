@@ -208,7 +208,7 @@ def test_ctrl_c_ends_a_training_in_one_line(tmp_path: Path) -> None:
     while not (out / "pretrain.part" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
     running.send_signal(signal.SIGINT)
-    _, lines = running.communicate(timeout=120)
+    _, lines = running.communicate(timeout=300)
     assert running.returncode == 130, lines
     assert lines.splitlines()[-1].startswith("interrupted; the same command goes on")
     assert "Traceback" not in lines

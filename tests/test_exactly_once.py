@@ -28,7 +28,7 @@ def command(out: Path, *settings: str) -> list[str]:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not happened():
         assert time.monotonic() < deadline, "it did not happen within the time"
         time.sleep(0.1)

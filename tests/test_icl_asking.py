@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pools import pool
+from servers import wait_until
 
 from viewfold.errors import InvalidInput
 from viewfold.keyed import generator
@@ -138,22 +138,26 @@ def test_an_error_ends_the_asking_and_keeps_what_was_answered(tmp_path: Path) ->
     assert 2 <= len(AnswerLog(tmp_path / "answers.jsonl")) < 200
 
 
+def answers_in(path: Path) -> int:
+    """Whole lines so far."""
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_asks_only_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     code = (
         "import sys; from pathlib import Path; from test_icl_asking import *\n"
-        "list(ask_all(questions(40), interview(Counted(wait_s=0.05)), AnswerLog(Path(sys.argv[1])), concurrency=2))"
+        "list(ask_all(questions(40), interview(Counted(wait_s=0.5)), AnswerLog(Path(sys.argv[1])), concurrency=2))"
     )
     search = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search})
-    deadline = time.monotonic() + 120
-    while not (path.is_file() and path.read_bytes().count(b"\n") >= 5):
+    try:
+        wait_until(lambda: answers_in(path) >= 5 or process.poll() is not None, seconds=300)
         assert process.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    finally:
+        process.kill()
+        process.wait()
     log, client = AnswerLog(path), Counted()
     kept = len(log)
     assert 5 <= kept < 40

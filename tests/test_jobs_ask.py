@@ -3,13 +3,13 @@
 import json
 import re
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from indexed_run import stored, write_run
 from PIL import Image
+from servers import unanswered
 from test_cli import accepted, refused
 from tiny import write_images
 
@@ -177,12 +177,12 @@ def test_images_of_shards_that_are_gone_or_changed_are_thumbnails_with_a_warning
 
 
 def test_a_server_that_is_not_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-    for words in (["--lmm", url], [f"lmm.url={url}"]):
-        line = refused(capsys, *ask(folder, *words, "--model", "any", "lmm.retries=0"))
-        assert url in line
-        assert "reach" in line
+    with unanswered() as address:
+        url = f"http://{address}/v1"
+        for words in (["--lmm", url], [f"lmm.url={url}"]):
+            line = refused(capsys, *ask(folder, *words, "--model", "any", "lmm.retries=0"))
+            assert url in line
+            assert "reach" in line
 
 
 @pytest.mark.parametrize(

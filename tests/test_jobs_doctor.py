@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import free_port
 from test_cli import accepted
 
 from viewfold.cli import main
@@ -198,6 +199,4 @@ def test_a_port_that_is_taken_names_the_process(taken: int) -> None:
 
 
 def test_a_port_that_nobody_has_is_free(taken: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        number = server.getsockname()[1]
-    assert port(number, "viewfold serve", "").says == "free, for viewfold serve"
+    assert port(free_port(), "viewfold serve", "").says == "free, for viewfold serve"

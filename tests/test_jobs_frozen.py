@@ -16,7 +16,8 @@ from viewfold.errors import InvalidInput
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.frozen import FrozenStream, base_features, feature_views, reads_features
 from viewfold.jobs.step_selection import SelectionConfig, StepSelection, embed_features, embed_images, selection_sources
-from viewfold.jobs.train import TrainConfig, TrainJob, check_training, training_data
+from viewfold.jobs.train import check_training
+from viewfold.jobs.train_config import TrainConfig, TrainJob, training_data
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stream import stream_batches

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import textwrap
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -263,9 +262,9 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_examples_of_the_docs_are_taken() -> None:
     text = (CHECKOUT / "docs" / "kubernetes.md").read_text()
-    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^ {4}.*\n)+", text, re.M)]
-    (run,) = (yaml.safe_load(block) for block in blocks if block.startswith("recipe:"))
-    (served,) = (yaml.safe_load(block) for block in blocks if block.startswith("serve:"))
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    (run,) = (block for block in blocks if "recipe" in block)
+    (served,) = (block for block in blocks if "serve" in block)
     assert job(**{**run, "recipe": "emoji-demo"})
     assert service(**served)
 

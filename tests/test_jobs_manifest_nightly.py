@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +147,6 @@ def test_the_commands_print_yaml(nightly: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_example_of_the_docs_is_taken(nightly: Path) -> None:
     text = (CHECKOUT / "docs" / "kubernetes.md").read_text()
-    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^ {4}.*\n)+", text, re.M)]
-    (block,) = (block for block in blocks if block.startswith("nightly:"))
-    assert ray_cron(nightly, **{name: value for name, value in yaml.safe_load(block).items() if name != "nightly"})
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    (block,) = (block for block in blocks if "nightly" in block)
+    assert ray_cron(nightly, **{name: value for name, value in block.items() if name != "nightly"})

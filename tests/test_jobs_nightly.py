@@ -91,6 +91,9 @@ def test_a_lease_is_renewed_while_its_process_lives_and_one_that_was_lost_stops_
         while json.loads((tmp_path / LEASE).read_text())["expires"] == first["expires"]:
             time.sleep(0.01)
         lease.require()
+    lease = Lease(tmp_path, 10)  # of ten minutes: no renewal writes while this test does
+    assert lease.take() is None
+    with lease:
         (tmp_path / LEASE).write_text(json.dumps({**first, "token": "other", "host": "elsewhere"}))
         with pytest.raises(TrainingStopped, match=r"the lease was taken by process .* on elsewhere"):
             lease.require()

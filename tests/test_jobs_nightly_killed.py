@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 
 STAGES = ("data", "start", "adapt", "embed", "index", "register")
 PHASES = ("run", "gates", "promote", "tell", "check", "prune", "result")
-LONGEST_S = 600
+LONGEST_S = 1200
 SETTINGS = (
     "encoder.preprocessing.image_size=16",
     "pretrain.stream.image_size=16",

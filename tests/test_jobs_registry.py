@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from mlflow_server import free_port, model_server, tracking_server
+from mlflow_server import model_server, tracking_server
 from serve_process import IMAGE_PX
+from servers import unanswered
 
 from viewfold.errors import InvalidInput
 from viewfold.jobs.registry import CHALLENGER, CHAMPION, Registry, VersionFacts
@@ -112,17 +113,24 @@ def test_what_is_not_there(registry: Registry, version: str) -> None:
     assert champion(registry).version == version
 
 
-def test_a_server_that_is_gone_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
+@pytest.fixture
+def gone() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with unanswered() as address:
+        yield address
+
+
+def test_a_server_that_is_gone_is_one_line(gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@{gone}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    gone = Registry(tmp_path)
+    lost = Registry(tmp_path)
     for call in (
-        lambda: gone.find("shapes", CHAMPION),
-        lambda: gone.versions("shapes"),
-        lambda: gone.facts("models:/shapes@champion"),
-        lambda: gone.point("shapes", CHAMPION, "1"),
-        lambda: gone.drop("shapes", CHAMPION),
-        lambda: gone.run("viewfold", "r", params={}, tags={}).__enter__(),
+        lambda: lost.find("shapes", CHAMPION),
+        lambda: lost.versions("shapes"),
+        lambda: lost.facts("models:/shapes@champion"),
+        lambda: lost.point("shapes", CHAMPION, "1"),
+        lambda: lost.drop("shapes", CHAMPION),
+        lambda: lost.run("viewfold", "r", params={}, tags={}).__enter__(),
     ):
         with pytest.raises(InvalidInput, match="does not answer") as caught:
             call()

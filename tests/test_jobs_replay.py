@@ -27,7 +27,8 @@ from viewfold.jobs.replay import Trained, find_row, grouped_draws, open_training
 from viewfold.jobs.run import identity, run_recipe
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.stages import STAGES
-from viewfold.jobs.train import TrainConfig, build_engine
+from viewfold.jobs.train_build import build_engine
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.pipeline.indexer import index_shards
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.stage import code_version, run_stage

@@ -3,19 +3,18 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from servers import wait_until
+from servers import free_port, wait_until
 
 from viewfold.config import to_yaml
 from viewfold.errors import InvalidInput
@@ -38,18 +37,19 @@ def cluster() -> Iterator[str]:
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI"):
             patch.delenv(name, raising=False)
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        here, (gcs, dashboard, client, *agents) = _address(), _free_ports(5)
+        here, (gcs, dashboard, client, *agents) = _address(), [free_port() for _ in range(5)]
         head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         own = ["--dashboard-host=127.0.0.1", f"--temp-dir={folder}/ray"]
-        stack.enter_context(_node(folder, here, agents[0], [*head, *own]))
+        process = stack.enter_context(_node(folder, here, agents[0], [*head, *own]))
         url = f"http://127.0.0.1:{dashboard}"
-        wait_until(lambda: _answers(url), seconds=120)
+        wait_until(lambda: _answers(url) or process.poll() is not None, seconds=400)
+        assert process.poll() is None, Path(folder, f"node-{agents[0]}.log").read_text()
         stack.enter_context(_node(folder, here, agents[1], [f"--address={here}:{gcs}"]))
         yield url
 
 
 @contextmanager
-def _node(folder: str, address: str, agent: int, options: list[str]) -> Iterator[None]:
+def _node(folder: str, address: str, agent: int, options: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
     command = [
         *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--num-gpus=0"),
         *("--object-store-memory=100000000", "--disable-usage-stats", f"--node-ip-address={address}"),
@@ -61,13 +61,17 @@ def _node(folder: str, address: str, agent: int, options: list[str]) -> Iterator
     environment = {**os.environ, **ends_at_once, "RAY_AUTH_MODE": "token", "PATH": path}
     for name in ("PYTHONPATH", "RAY_OVERRIDE_RESOURCES"):  # jobs have the package that was sent, and no other
         environment.pop(name, None)
-    null = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=null, stderr=null, start_new_session=True)
+    with Path(folder, f"node-{agent}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield
+        yield process
     finally:
         process.terminate()  # `ray start --block` ends what it has started
-        process.wait(60)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(120)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has not: Ray would stay for all later tests
+        process.wait()
 
 
 def _address() -> str:
@@ -75,14 +79,6 @@ def _address() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _answers(url: str) -> bool:
@@ -148,7 +144,7 @@ def _left_by_ctrl_c(cluster: str, words: tuple[str, ...]) -> None:
     assert process.stdout is not None
     process.stdout.readline()  # it follows
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "was submitted already and goes on" in said
     assert "left running" in said

@@ -2,7 +2,6 @@
 
 import email.utils
 import json
-import socket
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from servers import unanswered
 
 from viewfold.errors import InvalidInput, MissingDependency
 from viewfold.retrieval.lmm import API_KEY_VARIABLE, Completion, LMMClient, OpenAIClient, api_key_from_environment
@@ -290,11 +290,10 @@ def test_a_model_that_says_nothing_gives_empty_text(server: Server) -> None:
 
 
 def test_an_address_where_nobody_listens_is_said_to_be_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    model = OpenAIClient(f"http://127.0.0.1:{port}", "a-model", retries=1, backoff_s=0.01)
-    with pytest.raises(InvalidInput, match=rf"http://127.0.0.1:{port}/v1: cannot reach a server there \(.*refused.*\)"):
-        ask(model)
+    with unanswered() as address:
+        model = OpenAIClient(f"http://{address}", "a-model", retries=1, backoff_s=0.01)
+        with pytest.raises(InvalidInput, match=rf"http://{address}/v1: cannot reach a server there \(.*refused.*\)"):
+            ask(model)
 
 
 @pytest.mark.parametrize(

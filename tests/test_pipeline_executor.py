@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import wait_until
 
 from viewfold.errors import InvalidInput, ShardError, TrainingStopped
 from viewfold.pipeline.executor import Worker, has_gpus, map_actors, map_ray, ray_session, run_workers
@@ -105,7 +106,7 @@ def meet(worker: Worker, last_step: int, die: Path | None = None) -> dict[str, A
         total = torch.tensor([10.0 * step + worker.rank])
         torch.distributed.all_reduce(total)
         if die is not None and step == 4 and worker.rank == 1 and not die.exists():
-            time.sleep(1)  # until the last checkpoint is registered
+            wait_until(lambda: registered(die.with_name("checkpoints"), 3), seconds=240)
             die.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         with worker.checkpoint_folder() as folder:
@@ -118,6 +119,12 @@ def meet(worker: Worker, last_step: int, die: Path | None = None) -> dict[str, A
         "omp": os.environ["OMP_WAIT_POLICY"],
     }
     return {"start": start, "found": found, "total": total.item(), **facts}
+
+
+def registered(folder: Path, step: int) -> bool:
+    """Whether Ray Train has taken note of the checkpoint of `step`, to which it then goes back."""
+    notes = folder / "checkpoint_manager_snapshot.json"
+    return notes.is_file() and f'"step-{step}"' in notes.read_text()
 
 
 def meet_and_die(worker: Worker, die: Path) -> dict[str, Any]:
@@ -191,14 +198,16 @@ def chatter(worker: Worker, ready: Path | None) -> int:
     warnings.warn("from the worker", stacklevel=1)
     if ready is not None:
         ready.touch()
-        time.sleep(60)
+        time.sleep(600)
     return worker.world_size
 
 
 SCRIPT = """
+import signal
 from pathlib import Path
 from test_pipeline_executor import chatter
 from viewfold.pipeline.executor import ray_session, run_workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 try:
     with ray_session():
         print(run_workers(chatter, {ready!r}, num_workers=2, storage=Path({storage!r}), name="checkpoints"))
@@ -219,12 +228,12 @@ def test_control_c_is_a_keyboard_interrupt(tmp_path: Path) -> None:
     script = SCRIPT.format(ready=tmp_path / "ready", storage=str(tmp_path)).replace("PosixPath", "Path")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", script], env=own_ray(), **pipes) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "ready").exists():
-            assert time.monotonic() < deadline, "the workers did not start"
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("interrupted\n", "")
+        try:
+            wait_until(lambda: (tmp_path / "ready").exists() or process.poll() is not None, seconds=300)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=300) == ("interrupted\n", "")
+        finally:
+            process.kill()  # else the end of the block waits for it
 
 
 def test_a_session_inside_another_leaves_it_open() -> None:

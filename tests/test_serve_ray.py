@@ -1,5 +1,6 @@
 """The service on Ray Serve: a request is answered by one pair through all deployments, while pairs change in place."""
 
+import asyncio
 import base64
 import itertools
 import json
@@ -21,14 +22,13 @@ import torch
 import yaml
 from PIL import Image
 from pools import pool
-from servers import wait_until
+from servers import free_port, wait_until
 from tiny import encode
 
 from viewfold.config import parse
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.jobs.serve import bound
 from viewfold.jobs.serve_open import open_source
-from viewfold.jobs.serve_ray import RayServeConfig, Served
+from viewfold.jobs.serve_ray import RayBackend, RayServeConfig, Served
 from viewfold.jobs.serve_ray_open import load_encoders, locate
 from viewfold.jobs.serve_ray_remote import serve
 from viewfold.jobs.serve_ray_run import serve_config, serve_on_ray
@@ -123,8 +123,7 @@ def _runs() -> bool:
 
 @pytest.fixture(scope="module")
 def deployed(runs: list[Run], ray_local: None) -> Iterator[Deployed]:
-    with bound("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     config = yaml.safe_load(
         serve_config(
             RayServeConfig(
@@ -274,3 +273,24 @@ def test_the_config_file_says_all_that_is_set(runs: list[Run]) -> None:
         parse(Served, {"source": "x", "sources": "y"})
     with pytest.raises(InvalidInput, match=r"reload_sources has no effect on Ray.* set user_config.source of Service"):
         parse(RayServeConfig, {"source": "x", "service": {"reload_sources": ["*"]}})
+
+
+def test_a_reload_that_some_replicas_refuse_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Replicas:
+        """In place of Ray's handle: what the replicas answer, of which one has just gone and one refuses."""
+
+        def broadcast(self, _: str) -> "Replicas":
+            return self
+
+        async def results_async(self, *, return_exceptions: bool) -> list[Any]:
+            assert return_exceptions
+            return [None, RuntimeError("gone"), ArtifactMismatch("made for another encoder")]
+
+    async def opened(_: RayBackend) -> None:
+        """This replica has the new pair."""
+
+    monkeypatch.setattr(serve, "get_deployment_handle", lambda _: Replicas())
+    monkeypatch.setattr(RayBackend, "look_again", opened)
+    backend = RayBackend(RayServeConfig(source="run"), None, [])
+    with pytest.raises(InvalidInput, match="1 of 3 replicas go on with the pair before: made for another encoder"):
+        asyncio.run(backend.reload(None))

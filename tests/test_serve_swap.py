@@ -193,7 +193,7 @@ def test_no_request_fails_or_mixes_pairs_while_they_are_swapped_and_no_memory_st
     assert sum(tally.pairs.values()) >= 2000
     assert min(tally.pairs[pair.headers[0]] for pair in known.values()) > BETWEEN
     assert set(tally.pairs) == {pair.headers[0] for pair in known.values()}
-    assert running.resident_bytes() <= 1.1 * before
+    wait_until(lambda: running.resident_bytes() <= 1.1 * before, seconds=60)  # the last one is let go a moment later
 
 
 @pytest.mark.parametrize(
