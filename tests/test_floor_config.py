@@ -73,6 +73,11 @@ def test_dump_and_parse_are_inverse() -> None:
     ("text", "value"),
     [
         ("1e-3", 0.001),
+        ("-2.5E3", -2500.0),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        ("-infinity", "-infinity"),
+        ("1e3x", "1e3x"),
         ("0.5", 0.5),
         ("true", True),
         ("[1, 2]", [1, 2]),

@@ -44,3 +44,31 @@ def test_what_a_process_killed_between_two_renames_left_is_taken_back(tmp_path: 
     (tmp_path / "x.spare").mkdir()
     take_back(tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from viewfold.folders import publish
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+def die(event, args):
+    global step
+    if event in ("os.rename", "shutil.rmtree"):
+        step -= 1
+        if step < 0:
+            os._exit(9)
+sys.addaudithook(die)
+publish(folder.with_name("x.part"), folder)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one step")
+@pytest.mark.parametrize("step", range(3))
+def test_a_kill_while_a_folder_is_replaced_leaves_the_new_one_where_it_is_looked_for(tmp_path: Path, step: int) -> None:
+    fill(tmp_path / "x", "one")
+    fill(tmp_path / "x.part", "two")
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "x"), str(step)]
+    done = subprocess.run(command, check=False, cwd=Path(__file__).resolve().parents[1])
+    assert done.returncode == (9 if step < 2 else 0)
+    held = {path.name: (path / "a").read_text() for path in tmp_path.iterdir() if path.is_dir()}
+    assert "two" in (held["x"], held.get("x.part"))

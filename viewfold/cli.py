@@ -1,6 +1,7 @@
 """The command line: verbs first, then a YAML file or a recipe, then `key=value`. Each verb imports what it needs."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from viewfold.cli_registry import history, promote, rollback
 from viewfold.cli_serve import serve
 from viewfold.cli_submit import PASSES_ON, submit
 from viewfold.cli_sync import sync
-from viewfold.errors import InvalidInput, ViewfoldError, printable
+from viewfold.cli_views import augment_app, replay
+from viewfold.errors import InvalidInput, ViewfoldError, one_line
+from viewfold.jobs.orderly import TERMINATED, orderly_end
 
 app = typer.Typer(
     name="viewfold",
@@ -32,7 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 recipe_app = typer.Typer(help="Published runs, as YAML to copy and change.", no_args_is_help=True)
-augment_app = typer.Typer(help="What a policy makes of images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(index_app, name="index")
@@ -47,33 +49,27 @@ Overrides = Annotated[
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A name of `viewfold recipe list`, or a file.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME.")]
 
-
 INTERRUPTED = 130  # what typer turns Ctrl-C into
+GOES_ON = "the same command goes on from the last finished stage or checkpoint"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: that of this process); an error of ours is one line and exit code 2."""
     # Before torch or FAISS load OpenMP, whose threads would wait by spinning on a core that others could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signals: list[int] = []
     try:
-        app(arguments)
+        with orderly_end() as signals:
+            app(arguments)
     except SystemExit as stopped:
-        if stopped.code == INTERRUPTED:
-            typer.echo("interrupted; the same command goes on from the last finished stage or checkpoint", err=True)
-        raise
-    except (ViewfoldError, OSError, ModuleNotFoundError) as error:
-        typer.secho(f"error: {_line(error)}", err=True, fg="red" if _colour() else None)
+        if stopped.code != INTERRUPTED:
+            raise
+        terminated = signal.SIGTERM in signals
+        typer.echo(f"{'terminated' if terminated else 'interrupted'}; {GOES_ON}", err=True)
+        raise SystemExit(TERMINATED if terminated else INTERRUPTED) from None
+    except (ViewfoldError, OSError, ModuleNotFoundError, UnicodeEncodeError) as error:
+        typer.secho(f"error: {one_line(error)}", err=True, fg="red" if _colour() else None)
         raise SystemExit(2) from None
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and not isinstance(error, ViewfoldError):
-        return (
-            f"{error.name} is not installed: pip install 'viewfold[all]'; `viewfold doctor` says what else is missing"
-        )
-    if isinstance(error, OSError) and error.filename is not None:
-        return printable(f"{error.filename}: {error.strerror}")
-    return printable(" ".join(str(error).split()))
 
 
 def _colour() -> bool:
@@ -224,47 +220,7 @@ app.command()(rollback)
 app.command()(history)
 app.command()(sync)
 app.command("submit", context_settings=PASSES_ON)(submit)
-
-
-@app.command()
-def replay(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/demo/emoji.")],
-    key: Annotated[str, typer.Option(help="The sample, SHARD/KEY, or KEY where only one shard has it.")],
-    epoch: Annotated[int, typer.Option(help="The epoch, counted from 0.")],
-    view: Annotated[int, typer.Option(help="Which of the sample's views, counted from 0.")],
-    stage: Annotated[str, typer.Option(metavar="pretrain|adapt", help="The training that saw it.")] = "pretrain",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The PNG; a JSON of the same name goes beside it.")
-    ] = None,
-) -> None:
-    """One training view again: its exact pixels as a PNG, all that was drawn for it as JSON."""
-    from viewfold.jobs.replay import replay
-
-    typer.echo(replay(run_folder, key=key, epoch=epoch, view=view, stage=stage, out=out))
-
-
-@augment_app.command("preview")
-def augment_preview(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SHARDS... [KEY=VALUE]...",
-            help="As for `data index`, or folders with a manifest; then settings of the policy: affine.shear_rad=0.3.",
-        ),
-    ],
-    policy: Annotated[str, typer.Option("--policy", "-p", help="A name of `viewfold list policies`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to draw.")] = Path("views.png"),
-    images: Annotated[int, typer.Option(help="Rows of the sheet, 1..64.")] = 6,
-    views: Annotated[int, typer.Option(help="Views of each image, 1..16.")] = 4,
-    size: Annotated[
-        int, typer.Option(metavar="PX", help="Side of the views, 16..512; the training's is stream.image_size.")
-    ] = 128,
-    seed: Annotated[int, typer.Option(help="The training's seed draws its own views of epoch 0.")] = 0,
-) -> None:
-    """A contact sheet: stored images, views of them, and what the policy does to a grid and to colours."""
-    from viewfold.jobs.preview import preview
-
-    typer.echo(preview(words, policy=policy, out=out, images=images, views=views, size=size, seed=seed))
+app.command()(replay)
 
 
 @recipe_app.command("list")

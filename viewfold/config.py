@@ -30,6 +30,8 @@ class Config:
 
 
 C = TypeVar("C", bound=Config)
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)
+"""Numbers that YAML 1.1 reads as text: 1e-3 has no dot, 1.5e3 no sign. All else that it calls text is text."""
 
 
 def parse(cls: type[C], data: Mapping[str, Any], where: str = "configuration") -> C:
@@ -75,7 +77,7 @@ def is_setting(word: str) -> bool:
 def load(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """Read a YAML file and apply `a.b=value` overrides."""
     if not path.is_file():
-        raise InvalidInput(f"{path}: no such file; `viewfold recipe list` names the recipes that need none")
+        raise InvalidInput(f"{path}: no such file; check the path")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -96,6 +98,8 @@ def published(
     if name in known:
         return override(known[name](), overrides)
     if "." in name or "/" in name:
+        if not Path(name).is_file():
+            raise InvalidInput(f"{name}: no such file; check the path, or name a {kind}: {', '.join(known)}")
         return load(cls, Path(name), overrides)
     raise unknown(kind, name, list(known))
 
@@ -204,12 +208,13 @@ def _value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidInput(f"override value {text!r}: {' '.join(str(error).split())}") from None
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3, with no dot, as text
-        except ValueError:
-            return value
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+        raise InvalidInput(
+            f"override value {text!r}: {problem}; it is read as YAML, where a text with signs such as []{{}},:# "
+            "stands in quotes, as in data.shards='[\"a[1]/b\"]'"
+        ) from None
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
     return value
 
 

@@ -1,26 +1,93 @@
 """Folders that a reader sees whole or not at all: filled aside, synced, renamed."""
 
 import ctypes
+import errno
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from viewfold.errors import NO_ROOM, InvalidInput, ViewfoldError
+
 _EXCHANGE = 2  # linux/fs.h: RENAME_EXCHANGE
 _WORKING_DIRECTORY = -100  # linux/fcntl.h: AT_FDCWD
+_FULL = re.compile(r"no space left|disk is full|disk full|\d+ requested and \d+ written", re.IGNORECASE)
+"""How FAISS, safetensors, SQLite and numpy say that a disk is full, each by an error of its own."""
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill; it becomes `folder`, replacing what was there, when the block ends without an error."""
-    part = make_part(folder)
+    """Give a folder to fill; it becomes `folder`, replacing what was there, when the block ends without an error.
+
+    Raises:
+        InvalidInput: `folder` is a link that leads nowhere, or another process makes it now.
+    """
+    folder = linked(folder)
+    with _alone(folder), writing_to(folder):
+        part = make_part(folder)
+        try:
+            yield part
+        except BaseException:
+            shutil.rmtree(part)
+            raise
+        publish(part, folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes would fill one folder aside, each with its own half."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.making")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = path.stat().st_ino == os.fstat(lock.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):  # another has it, or had it and took the file away
+            mine = False
+        if not mine:
+            raise InvalidInput(f"{folder}: another process is making it; wait until it ends, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """A disk that fills up while `path` is written ends the block with an `OSError` of that kind which names `path`.
+
+    The system's own names nothing, and libraries raise what they like.
+    """
     try:
-        yield part
-    except BaseException:
-        shutil.rmtree(part)
+        yield
+    except ViewfoldError:
         raise
-    publish(part, folder)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            number = error.errno
+        elif _FULL.search(str(error)):
+            number = errno.ENOSPC
+        else:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def linked(folder: Path) -> Path:
+    """The folder that a link leads to, which can be replaced where the link must stay; any other path as it is.
+
+    Raises:
+        InvalidInput: the link leads nowhere.
+    """
+    if not folder.is_symlink():
+        return folder
+    if not folder.exists():
+        raise InvalidInput(
+            f"{folder}: a link to {folder.readlink()}, which is not there; make that folder, or mount it"
+        )
+    return folder.resolve()
 
 
 def make_part(folder: Path) -> Path:
@@ -45,8 +112,8 @@ def publish(part: Path, folder: Path) -> None:
     if old.exists():  # left by a process that was killed
         shutil.rmtree(old)
     if folder.exists():
+        _exchange(part, folder)  # first, for under no other name would the new folder be found after a kill
         part.rename(old)
-        _exchange(old, folder)
     else:
         part.rename(folder)
     _sync(folder.parent)

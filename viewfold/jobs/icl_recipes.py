@@ -8,7 +8,7 @@ from viewfold.config import published
 from viewfold.jobs.data import DataConfig
 from viewfold.jobs.icl_config import IclConfig
 from viewfold.jobs.recipes import emoji_demo
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.engine import OptimConfig
 from viewfold.ssl.methods import CCI_PRESETS, CCIConfig

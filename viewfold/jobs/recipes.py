@@ -13,7 +13,7 @@ from viewfold.jobs.evaluate_config import EvaluateConfig
 from viewfold.jobs.index import IndexConfig
 from viewfold.jobs.mine import MineConfig
 from viewfold.jobs.run_config import RunConfig
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.pipeline.stream_config import StreamConfig
 from viewfold.ssl.encoder import EncoderConfig, Preprocessing
 from viewfold.ssl.engine import OptimConfig

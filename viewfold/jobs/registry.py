@@ -78,7 +78,16 @@ class Registry:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """Made when it is first needed: behind it a store may have to be made or found."""
+        """Made when it is first needed: behind it a store may have to be made or found.
+
+        Raises:
+            InvalidInput: there is no registry in `home`, and none can be made: MLflow itself would try for minutes.
+        """
+        store = self.home / "mlflow.db"
+        if self.uri == f"sqlite:///{store}" and not store.exists() and not os.access(self.home, os.W_OK):
+            raise InvalidInput(
+                f"{self.home}: holds no mlflow.db, and cannot be written; name another folder with --home"
+            )
         with self._answered():
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 

@@ -26,7 +26,7 @@ from viewfold.jobs.run import identity
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.run_folder import Run
 from viewfold.jobs.stages import STAGES
-from viewfold.jobs.train import TrainConfig
+from viewfold.jobs.train_config import TrainConfig
 from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.stage import RECORD, STARTED, code_version, read_record, write_whole

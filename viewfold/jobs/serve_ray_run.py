@@ -65,11 +65,9 @@ def serve_on_ray(config: RayServeConfig) -> None:
         what = f"{ticket.source} (index {ticket.bundle_id}, encoder {ticket.encoder_id})"
         if not os.environ.get(VERBOSE):
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        with ray_session():
-            _end_on_sigterm()  # again: Ray's own handler aborts the process 3 s after the signal
-            with _running(config):
-                print(f"viewfold serves {what} on Ray at {_url(config)}", flush=True)
-                threading.Event().wait()
+        with ray_session(), _running(config):
+            print(f"viewfold serves {what} on Ray at {_url(config)}", flush=True)
+            threading.Event().wait()
 
 
 @contextlib.contextmanager

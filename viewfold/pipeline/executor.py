@@ -1,7 +1,7 @@
 """Work on Ray: a local one that starts by itself, or the cluster that RAY_ADDRESS names. The only importer of ray here.
 
 Ray's own talk (banners, `(Worker pid=...)` lines, warnings) goes to its log folder; VIEWFOLD_VERBOSE=1 brings it to the
-terminal. Errors of the `InvalidInput` family that a worker raises arrive as themselves.
+terminal. Errors of ours and of the system that a worker raises arrive as themselves.
 """
 
 import logging
@@ -9,7 +9,6 @@ import math
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 import warnings
 from collections import deque
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from viewfold.errors import InvalidInput, MissingDependency, TrainingStopped, ViewfoldError
 from viewfold.pipeline.elastic import Elastic, count_attempt
-from viewfold.pipeline.interrupt import interruptible
+from viewfold.pipeline.interrupt import kept_signals
+from viewfold.pipeline.ray_place import ADDRESS, LOCAL, look_at, not_started
 
 try:
     import ray
@@ -33,7 +33,6 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import torch
 
-ADDRESS = "RAY_ADDRESS"
 VERBOSE = "VIEWFOLD_VERBOSE"
 OMP_WAITS = "OMP_WAIT_POLICY"
 P = TypeVar("P")
@@ -54,21 +53,19 @@ def ray_session() -> Iterator[None]:
         yield
         return
     verbose = bool(os.environ.get(VERBOSE))
-    address = os.environ.get(ADDRESS) or "local"
+    address = os.environ.get(ADDRESS) or LOCAL
     options: dict[str, Any] = {}
-    if address == "local":
+    if address == LOCAL:
         options["include_dashboard"] = False
-        # Without a token in the environment Ray makes one in the home folder, where two first starts would race for it.
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # Ray would make one at home, where two first starts race for it
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        _knock(address)
-        ray.init(address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR, **options)
-    except OSError as error:  # refused, timed out, no such host, no route
-        raise InvalidInput(
-            f"{ADDRESS}={address}: no Ray cluster answers there ({_first_line(error)}); "
-            f"correct it, set RAY_AUTH_MODE=token if it asks for one, or unset {ADDRESS} to work on this machine"
-        ) from None
+        look_at(address)
+        with kept_signals():  # Ray's own end by SIGTERM prints its stack, and aborts the process after 3 s
+            level = logging.INFO if verbose else logging.ERROR
+            ray.init(address, log_to_driver=verbose, logging_level=level, **options)
+    except (OSError, RuntimeError) as error:
+        raise not_started(address, error) from None
     try:
         yield
     finally:
@@ -188,11 +185,11 @@ def run_workers(
         raise InvalidInput(f"{fewest} workers need a GPU each and this machine has {gpus:.0f}; ask for fewer workers")
     train = _train()
     needs = {"CPU": _share("CPU", 1, most)} | ({"GPU": 1} if use_gpu else {})
-    trainer_class, size = train.torch.TorchTrainer, dict[str, Any](num_workers=most)
+    trainer_class, size = _interruptible_trainer(), dict[str, Any](num_workers=most)
     if fewest < most:
         trainer_class = _elastic_trainer(elastic, needs)
         size = {"num_workers": (fewest, most), "elastic_resize_monitor_interval_s": elastic.look_every_s}
-    with _train_environment(), interruptible():
+    with _train_environment():
         trainer = trainer_class(
             _train_worker,
             train_loop_config={"fn": fn, "payload": payload, "folder": storage.resolve() / name},
@@ -225,13 +222,6 @@ def has_gpus() -> bool:
     import torch
 
     return not _one_machine() or torch.cuda.is_available()  # Ray also counts those that the torch here cannot use
-
-
-def _knock(address: str) -> None:
-    """Fail at once where nobody listens: Ray itself would try for minutes, with a warning every few seconds."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class _Actor:
@@ -276,9 +266,7 @@ def _answer(ref: Any) -> Any:
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ViewfoldError):
-            raise error.cause from None
-        raise
+        raise error.cause if isinstance(error.cause, ViewfoldError | OSError) else error from None
     except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise TrainingStopped(
             f"a worker process was lost (out of memory, or killed): {_first_line(error)}; "
@@ -305,6 +293,19 @@ def _train() -> Any:
     return ray.train
 
 
+def _interruptible_trainer() -> Any:
+    """Ray's trainer, less its taking over of SIGINT, after which a process ends with 0 or 1, whoever ends it.
+
+    There is no public way to it. The workers end with the session, as those of any actor do.
+    """
+
+    class Trainer(_train().torch.TorchTrainer):  # type: ignore[misc]
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    return Trainer
+
+
 def _elastic_trainer(elastic: Elastic, needs: dict[str, float]) -> Any:
     """Ray's trainer, with a say in how many workers there are, for which there is no public way in.
 
@@ -318,7 +319,7 @@ def _elastic_trainer(elastic: Elastic, needs: dict[str, float]) -> Any:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
             return elastic.fitting((free for node, free in reserved_resources.items() if node in alive), needs)
 
-    class Trainer(_train().torch.TorchTrainer):  # type: ignore[misc]
+    class Trainer(_interruptible_trainer()):  # type: ignore[misc]
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
             settings["scaling_policy"] = ChosenSizes(self.scaling_config)
             return super()._initialize_and_run_controller(**settings)
@@ -378,8 +379,7 @@ def _share(kind: str, wanted: float, count: int) -> float:
     """What each of `count` processes may ask for: on one machine all must fit at once, or the first waits forever."""
     if not wanted or not _one_machine():
         return wanted
-    total = _total(kind)
-    if not total:
+    if not (total := _total(kind)):
         raise InvalidInput(f"{wanted:g} {kind} for each worker: this machine has none")
     return min(wanted, math.floor(1e4 * total / count) / 1e4)  # Ray counts in steps of 1e-4
 

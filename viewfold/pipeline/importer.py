@@ -3,6 +3,7 @@
 import csv as csv_format
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def import_folder(
 def _from_folders(folder: Path) -> list[SourceImage]:
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return [
-        SourceImage(path.as_posix(), label=path.parts[0] if len(path.parts) > 1 else None)
+        SourceImage(path.as_posix(), label=_composed(path.parts[0]) if len(path.parts) > 1 else None)
         for path in paths
         if not any(part.startswith(".") for part in path.parts) and (folder / path).is_file()
     ]
@@ -110,7 +111,12 @@ def _source(line: Mapping[str, str | None], columns: Mapping[str, str], path: Pa
     image = fields.pop("image")
     if image is None:
         raise InvalidInput(f"{path}: line {number} names no image")
-    return SourceImage(Path(image).as_posix(), **fields)
+    return SourceImage(Path(image).as_posix(), **{name: text and _composed(text) for name, text in fields.items()})
+
+
+def _composed(text: str) -> str:
+    """One spelling of each name: an accent apart from its letter, as macOS writes paths, would make a second class."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _pack(

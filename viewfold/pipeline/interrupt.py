@@ -1,4 +1,4 @@
-"""Ctrl-C around a library that takes SIGINT for itself."""
+"""Signals around a library that takes them for itself."""
 
 import signal
 import threading
@@ -7,13 +7,16 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Keep Ctrl-C a KeyboardInterrupt: Ray Train takes SIGINT over, exits with 0, and never gives it back."""
-    before = signal.getsignal(signal.SIGINT)
+def kept_signals() -> Iterator[None]:
+    """What SIGINT and SIGTERM do, they do again after the block; in a thread, which cannot change it, nothing is done.
+
+    Handlers that C code puts in the place of Python's go, too.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                if handler is not None:  # set by C code before the block: it cannot be set again from here
+                    signal.signal(number, handler)

@@ -4,6 +4,7 @@ A stage is a folder. While it is made it is called `NAME.part`, and a run that w
 when it is whole it gets its `stage.json` and its name. Finished work is what exists under its final name.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 import viewfold
 from viewfold.config import fingerprint
 from viewfold.errors import InvalidInput
-from viewfold.folders import publish
+from viewfold.folders import linked, publish, writing_to
 
 FORMAT = 1
 RECORD = "stage.json"
@@ -70,8 +71,9 @@ def run_stage(
         InvalidInput: another process is making this stage now, or `folder` holds things that no stage made.
     """
     mark = fingerprint(name, config, dict(inputs), code_version)
+    folder = linked(folder)
     part = folder.with_name(f"{folder.name}.part")
-    with _alone(folder):
+    with _alone(folder), writing_to(folder):
         if found := _finished(folder, mark):
             return found
         _require_stage(folder)
@@ -105,10 +107,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 
     Folders above `path` are made. When `write` raises, `path` is untouched and nothing is left beside it.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with aside.open("wb") as file:
+        with writing_to(path), aside.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -32,7 +32,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # unpickling may raise whatever a damaged or foreign file leads it to
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160] or type(error).__name__  # EOFError of an empty file says nothing
         raise InvalidInput(
             f"{path}: not weights that can be read safely ({reason}); save its state_dict alone"
         ) from None

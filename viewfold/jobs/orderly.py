@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM, made an orderly end of a command: what is half made goes, Ray ends, nothing is left running."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+TERMINATED = 143
+"""What a shell says of a process that SIGTERM ended."""
+_AGAIN_S = 0.05
+
+
+@contextmanager
+def orderly_end() -> Iterator[list[int]]:
+    """While the block runs, SIGINT and SIGTERM raise KeyboardInterrupt, after an import; gives those that did.
+
+    In the middle of an import it is not safe: torch, cut there, aborts the process, and other packages swallow the
+    error. An exit code of our own would not arrive: Ray makes another of it.
+    """
+    raised: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield raised
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            # To this thread itself: in any other it would not wake this one from a system call.
+            again = threading.Timer(_AGAIN_S, signal.pthread_kill, [threading.get_ident(), number])
+            again.daemon = True
+            again.start()
+        else:
+            raised.append(number)
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield raised
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
