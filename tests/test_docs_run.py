@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import mlflow
 import pytest
 from docs_blocks import PAGES, Block, blocks_of, name_of
 from docs_reader import Reader, Services
@@ -39,11 +40,14 @@ def services() -> Iterator[Services]:
 def beside(sandbox: Path) -> Iterator[Path]:
     """The sandbox, from which what a page has made goes when the page is over."""
     before = {*sandbox.iterdir(), *(sandbox / "runs").iterdir()}
-    backbones = dict(BACKBONES)
+    backbones, environment = dict(BACKBONES), dict(os.environ)
     make_ready(sandbox)
     yield sandbox
     BACKBONES.clear()  # of those that a page has added
     BACKBONES.update(backbones)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # what it starts with; it sets the environment, too
+    os.environ.clear()
+    os.environ.update(environment)
     for made in {*sandbox.iterdir(), *(sandbox / "runs").iterdir()} - before:
         shutil.rmtree(made) if made.is_dir() else os.unlink(made)
 

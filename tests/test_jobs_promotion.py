@@ -13,6 +13,7 @@ import pytest
 from servers import unanswered
 from tiny import write_images
 
+from viewfold.cli import main
 from viewfold.errors import InvalidInput
 from viewfold.jobs.champion import history_of, roll_back_to
 from viewfold.jobs.data import DataConfig
@@ -230,3 +231,16 @@ def test_a_night_stays_until_the_server_has_its_runs(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     assert prune(config, registry, [old], current)["removed"] == [old.folder.name]
     assert not old.folder.exists()
+
+
+@pytest.mark.parametrize("words", [["history", "m"], ["rollback", "m"], ["promote", "m", "--dry-run"]])
+def test_no_registry_is_made_where_a_path_was_mistyped(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--home", str(tmp_path / "rums")])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rums: no registry here (no mlflow.db); name its folder with --home" in line
+    assert not list(tmp_path.iterdir())

@@ -143,10 +143,10 @@ def test_a_build_that_failed_for_another_reason_goes_on_and_other_settings_begin
 
 
 class Heavy(FeatureSet):
-    """Vectors that take 200 MB while they are read."""
+    """Vectors that take 800 MB while they are read, more than a process may have given back meanwhile."""
 
     def blocks(self, num_rows: int) -> Iterator[NDArray[np.float32]]:
-        held = np.ones(25_000_000)
+        held = np.ones(100_000_000)
         yield from super().blocks(num_rows)
         del held
 

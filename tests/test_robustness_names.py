@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import colour, draw, encode
 
+from viewfold.errors import InvalidInput
 from viewfold.pipeline.importer import import_folder
 from viewfold.pipeline.verify import verify
 
@@ -59,3 +60,19 @@ def test_a_shell_without_utf_8_gets_a_line_that_says_what_to_set(tmp_path: Path)
         "cannot be written as utf-8 by this shell's settings; set PYTHONUTF8=1 and try again\n"
     )
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_folder_is_no_image_to_ask_about(tmp_path: Path) -> None:
+    from viewfold.jobs.ask import read_query
+
+    with pytest.raises(InvalidInput, match="is a folder; give the path of an image"):
+        read_query(tmp_path)
+
+
+def test_the_demo_is_not_made_among_other_things(tmp_path: Path) -> None:
+    from viewfold.jobs.demo import run_demo
+
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InvalidInput, match="holds other things, and no demo"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

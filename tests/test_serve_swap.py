@@ -176,7 +176,7 @@ def test_no_request_fails_or_mixes_pairs_while_they_are_swapped_and_no_memory_st
         client.start()
     try:
         with Client(running.url) as admin:
-            for name in ("second", "first"):  # the allocator's and torch's own growth comes with the first ones
+            for name in ("second", "first") * 2:  # the allocator's and torch's own growth comes with the first ones
                 asked(tally, sum(tally.pairs.values()) + BETWEEN // 2)
                 swap(admin, runs[name])
             asked(tally, sum(tally.pairs.values()) + BETWEEN // 2)

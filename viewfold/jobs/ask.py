@@ -91,7 +91,8 @@ def ask(
 def read_query(image: Path) -> bytes:
     """The file of the image that is asked about."""
     if not image.is_file():
-        raise InvalidInput(f"{image}: no such file; give the path of an image")
+        what = "is a folder" if image.is_dir() else "no such file"
+        raise InvalidInput(f"{image}: {what}; give the path of an image")
     return image.read_bytes()
 
 

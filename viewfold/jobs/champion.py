@@ -11,7 +11,7 @@ from viewfold.jobs.gates_config import GatesConfig
 from viewfold.jobs.history import as_data, table
 from viewfold.jobs.promotion import promote, roll_back
 from viewfold.jobs.registry import CHALLENGER, CHAMPION, Registry, VersionFacts
-from viewfold.jobs.registry_server import shown
+from viewfold.jobs.registry_server import server_uri, shown
 
 
 def promote_challenger(
@@ -26,7 +26,7 @@ def promote_challenger(
         InvalidInput: there is no challenger, it cannot be judged, or somebody moved `champion` meanwhile.
     """
     config = override(GatesConfig(), settings) if gates is None else load(GatesConfig, gates, settings)
-    registry = Registry(home)
+    registry = _standing(home)
     challenger, champion = registry.find(name, CHALLENGER), registry.find(name, CHAMPION)
     if challenger is None:
         raise InvalidInput(
@@ -56,6 +56,17 @@ def promote_challenger(
     return f"{verdict.table()}\n{what} is {CHAMPION}{before}{forced}", True
 
 
+def _standing(home: Path) -> Registry:
+    """The registry that is there: these verbs would make an empty one where a path was mistyped."""
+    store = home.resolve() / "mlflow.db"
+    if server_uri(home.resolve()) == f"sqlite:///{store}" and not store.is_file():
+        raise InvalidInput(
+            f"{home}: no registry here (no mlflow.db); name its folder with --home, or its server with "
+            "MLFLOW_TRACKING_URI"
+        )
+    return Registry(home)
+
+
 def _require_champion(registry: Registry, name: str, judged: VersionFacts | None) -> None:
     """The gates take minutes; what was made champion meanwhile has not been held against the challenger."""
     standing = registry.find(name, CHAMPION)
@@ -67,7 +78,7 @@ def _require_champion(registry: Registry, name: str, judged: VersionFacts | None
 
 def roll_back_to(name: str, *, to: str | None, reason: str, home: Path) -> str:
     """Put the champion before this one back, or the version `to`; returns what is said about it."""
-    registry = Registry(home)
+    registry = _standing(home)
     before = registry.find(name, CHAMPION)
     now = roll_back(registry, name, reason=reason, now=datetime.now(UTC), to=to)
     if before is not None and before.version == now.version:
@@ -84,7 +95,7 @@ def history_of(name: str, *, home: Path, as_json: bool) -> str:
     Raises:
         InvalidInput: the registry knows no such model.
     """
-    registry = Registry(home)
+    registry = _standing(home)
     versions = registry.versions(name)
     if not versions:
         raise InvalidInput(f"{name}: not a model of {shown(registry.uri)}; a run registers one with register_as={name}")

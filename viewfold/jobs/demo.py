@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from viewfold.errors import InvalidInput
 from viewfold.jobs.recipes import emoji_demo, objects_demo
 from viewfold.jobs.registry import Registry
 from viewfold.jobs.report import TITLES, measures, write_report
@@ -21,7 +22,13 @@ PARTS: Mapping[str, Callable[[], RunConfig]] = {"objects": objects_demo, "emoji"
 
 
 def run_demo(out: Path, recipes: Mapping[str, Callable[[], RunConfig]] = PARTS) -> None:
-    """Make or find every stage, print the tables, write `results.json` and `report.html` into `out`."""
+    """Make or find every stage, print the tables, write `results.json` and `report.html` into `out`.
+
+    Raises:
+        InvalidInput: `out` holds other things.
+    """
+    if out.is_dir() and any(out.iterdir()) and not any((out / part).is_dir() for part in recipes):
+        raise InvalidInput(f"{out}: holds other things, and no demo; name another folder with --out")
     began = time.perf_counter()
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -72,6 +72,9 @@ def describe(app: FastAPI) -> None:
             schema["components"]["schemas"] |= _components()
             schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"key": []}, {}]
+            for part in schema["components"]["schemas"].values():
+                if "description" in part:  # a docstring's examples are Python, and nobody's who sends JSON
+                    part["description"] = part["description"].partition("\n\n>>>")[0]
         return app.openapi_schema or schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
