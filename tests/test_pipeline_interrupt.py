@@ -16,10 +16,12 @@ def test_a_signal_that_a_library_takes_over_is_given_back(number: signal.Signals
     assert signal.getsignal(number) == before
 
 
-def test_a_thread_leaves_the_signals_alone() -> None:
-    def use() -> None:
+def test_in_a_thread_which_cannot_set_signals_the_block_is_run_all_the_same() -> None:
+    def use() -> str:
         with kept_signals():
-            pass
+            return "done"
 
+    before = signal.getsignal(signal.SIGINT)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(use).result()
+        assert pool.submit(use).result() == "done"
+    assert signal.getsignal(signal.SIGINT) == before
