@@ -26,7 +26,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         InvalidInput: `folder` is a link that leads nowhere, or another process makes it now.
     """
     folder = linked(folder)
-    with _alone(folder), writing_to(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"{folder}: another process is making it; wait until it ends, or name another folder"
+    # Two processes would fill one folder aside, each with its own half.
+    with locked(folder.with_name(f".{folder.name}.making"), refusal), writing_to(folder):
         part = make_part(folder)
         try:
             yield part
@@ -37,10 +40,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes would fill one folder aside, each with its own half."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.making")
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file `path`, which is there during the block alone; a killed process leaves it, and holds nothing.
+
+    Raises:
+        InvalidInput: another process holds it; says `refusal`.
+    """
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,7 +53,7 @@ def _alone(folder: Path) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError):  # another has it, or had it and took the file away
             mine = False
         if not mine:
-            raise InvalidInput(f"{folder}: another process is making it; wait until it ends, or name another folder")
+            raise InvalidInput(refusal)
         try:
             yield
         finally:

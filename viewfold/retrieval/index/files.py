@@ -1,6 +1,5 @@
 """Folders that are whole or absent: written aside, synced, renamed, and held against their sha256 when read again."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from viewfold.errors import ArtifactMismatch, InvalidInput
-from viewfold.folders import take_back, whole_folder
+from viewfold.folders import locked, take_back, whole_folder
 
 T = TypeVar("T")
 _OPENINGS = 20
@@ -40,20 +39,10 @@ def changing(folder: Path) -> Iterator[None]:
     """
     if not folder.parent.is_dir():
         raise InvalidInput(f"{folder.parent}: no such folder; check the path")
-    path = folder.with_name(f"{folder.name}.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = path.stat().st_ino == os.fstat(lock.fileno()).st_ino
-        except (BlockingIOError, FileNotFoundError):  # another has it, or had it and took the file away
-            mine = False
-        if not mine:
-            raise InvalidInput(f"{folder}: another process is changing it; wait until it ends")
-        try:
-            take_back(folder)
-            yield
-        finally:
-            path.unlink()
+    refusal = f"{folder}: another process is changing it; wait until it ends"
+    with locked(folder.with_name(f"{folder.name}.lock"), refusal):
+        take_back(folder)
+        yield
 
 
 def steadily(folder: Path, read: Callable[[], T]) -> T:
