@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from page_service import BERRY, CARD, COLOURS, DOMAINS, OF_EACH, ask, backend_of, cards, picture, serving, settled
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from viewfold.retrieval.selection.diversity import DiversityConfig
 from viewfold.retrieval.selection.select_config import SelectConfig
@@ -184,6 +184,26 @@ def test_what_the_service_was_started_with_is_asked_for_until_the_visitor_says_o
         settled(page)
         page.close()
     assert [body.get("diversity") for body in bodies] == [None, {"lam": 0.6}, None]
+
+
+def test_an_image_chosen_before_the_page_is_ready_is_asked_with_once(browser: Browser, folder: Path) -> None:
+    with serving(backend_of(folder), ServiceConfig()) as address:
+        page = browser.new_page()
+        page.set_default_timeout(20_000)
+        asked: list[str] = []
+        held: list[Route] = []
+        page.on("request", lambda one: asked.append(one.url))
+        page.route("**/v1/map*", lambda route: held.append(route))
+        with page.expect_request("**/v1/map*"):
+            page.goto(address)
+        page.set_input_files("#file", BERRY)
+        expect(page.locator("#answer")).to_have_attribute("aria-busy", "true")
+        expect(page.locator("#status")).to_have_text("Connecting to the index")
+        held[0].continue_()
+        expect(page.locator("#prompt")).to_be_visible()
+        settled(page)
+        page.close()
+    assert sum(url.endswith("demonstrations") for url in asked) == 1
 
 
 def test_an_image_of_the_index_can_be_asked_with_and_is_not_its_own_demonstration(page: Page) -> None:

@@ -16,6 +16,7 @@ const NOT_COMPARED = ["filter", "key", "sha256", "group"]; // as in the histogra
 const UNLIKE = 0.02; // of the index's own images; an image less like it than they are gets a word of warning
 
 let demos = null;
+let connecting = false;
 let mostBytes = Infinity; // that the service takes in one request
 let running = null;
 let waiting = 0;
@@ -23,6 +24,7 @@ let repeating = 0;
 let again = connect;
 
 async function connect() {
+  connecting = true;
   byId("status").textContent = "Connecting to the index";
   await carefully(connect, async () => {
     const { indexes } = await ask("v1/indexes");
@@ -30,12 +32,16 @@ async function connect() {
     mostBytes = index.limits.max_body_bytes;
     offerSettings(index, soon);
     showAbout(index);
-    byId("status").textContent = "";
     const points = await ask(`v1/map?limit=${Math.min(POINTS, index.limits.max_map)}`);
     showMap(points, index.pair.bundle.map_explained);
     offer(points, askWith);
+    byId("status").textContent = "";
+    connecting = false;
     if (query()) await answer();
   });
+  if (!connecting) return;
+  connecting = false;
+  busy(false);
 }
 
 /** Ask once the visitor has stopped turning knobs. */
@@ -50,9 +56,10 @@ async function answer() {
   running = new AbortController();
   const { signal } = running;
   if (!query()) return clear();
+  busy(true);
+  if (connecting) return; // it asks itself, once it knows the settings
   const asked = query();
   const wanted = settings();
-  busy(true);
   byId("status").textContent = "Looking for demonstrations";
   await carefully(answer, async () => {
     checkSize(asked.data.length);
