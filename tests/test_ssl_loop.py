@@ -1,5 +1,7 @@
 import json
 import math
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,15 +194,21 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
 
 def test_waiting_for_data_is_measured() -> None:
     seen: list[Step] = []
+    asked = threading.Event()
+    asked.set()
 
     def slow() -> Any:
-        import time
-
         for batch in batches():
+            asked.wait()  # not while the step before is taken
+            asked.clear()
             time.sleep(0.2)
             yield batch
 
-    train(local(), slow(), make_views, progress=Progress(), steps=2, hooks=[seen.append])
+    def hook(step: Step) -> None:
+        seen.append(step)
+        asked.set()
+
+    train(local(), slow(), make_views, progress=Progress(), steps=2, hooks=[hook])
     assert all(0.2 <= step.waiting.idle_s() < step.total_s for step in seen)
 
 

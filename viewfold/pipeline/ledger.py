@@ -1,9 +1,10 @@
 """What each rank consumed, written down: for people who must prove that every sample came exactly once.
 
 A folder with a file for each rank. Every start of the worker group is an attempt; it writes one line with the step it
-begins at, then one line for each batch that the training took. Steps that an attempt takes again were rolled back to
-the last checkpoint, so the earlier lines of these steps are history that was not kept. The steps after the last
-checkpoint of a run that was killed count as kept until they are taken again.
+begins at, then one line for each batch that the training took; on a CPU that is while it is busy with the batch before.
+Steps that an attempt takes again were rolled back to the last checkpoint, so the earlier lines of these steps are
+history that was not kept. The steps after the last checkpoint of a run that was killed count as kept until they are
+taken again.
 """
 
 import json

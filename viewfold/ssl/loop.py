@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from viewfold.errors import TrainingStopped
+from viewfold.ssl.ahead import with_views
 from viewfold.ssl.checkpoint import Progress
 from viewfold.ssl.dist import rank, sum_over_ranks, world_size
 from viewfold.ssl.engine import AbstractEngine
@@ -55,22 +58,26 @@ def train(
     Raises:
         TrainingStopped: the batches ended early, or a hook says so.
     """
-    source, ended = iter(batches), time.perf_counter()
-    while progress.step < steps:
-        with Waiting(engine.device) as waiting:
-            batch = next(source, None)
-        if batch is None:
-            raise TrainingStopped(f"step {progress.step}: the stream ended, {steps - progress.step} steps too early")
-        views = make_views(batch)
-        outcome = engine(views)
-        outcome = replace(outcome, facts={**views.facts, **outcome.facts})  # one way into the metrics for both
-        engine.backward(torch.stack(list(outcome.terms.values())).sum())
-        engine.step()
-        num_samples = progress.advance(batch)
-        total_s, ended = time.perf_counter() - ended, time.perf_counter()
-        step = Step(progress, outcome, engine.lr, num_samples, waiting, total_s, last=progress.step == steps)
-        for hook in hooks:
-            hook(step)
+    ended = time.perf_counter()
+    wanted = islice(batches, max(0, steps - progress.step))  # no batch is read ahead that no step is taken on
+    with closing(with_views(wanted, make_views, engine.device)) as source:
+        while progress.step < steps:
+            with Waiting(engine.device) as waiting:
+                coming = next(source, None)
+            if coming is None:
+                missing = steps - progress.step
+                raise TrainingStopped(f"step {progress.step}: the stream ended, {missing} steps too early")
+            batch, made = coming
+            views = made()
+            outcome = engine(views)
+            outcome = replace(outcome, facts={**views.facts, **outcome.facts})  # one way into the metrics for both
+            engine.backward(torch.stack(list(outcome.terms.values())).sum())
+            engine.step()
+            num_samples = progress.advance(batch)
+            total_s, ended = time.perf_counter() - ended, time.perf_counter()
+            step = Step(progress, outcome, engine.lr, num_samples, waiting, total_s, last=progress.step == steps)
+            for hook in hooks:
+                hook(step)
 
 
 def metrics_hook(
