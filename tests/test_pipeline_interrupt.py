@@ -1,6 +1,7 @@
 """Who starts a library keeps the say over what signals do."""
 
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +15,21 @@ def test_a_signal_that_a_library_takes_over_is_given_back(number: signal.Signals
     with kept_signals():
         signal.signal(number, signal.SIG_IGN)
     assert signal.getsignal(number) == before
+
+
+def test_an_exit_that_a_library_makes_of_sigterm_is_the_signal_again() -> None:
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        with kept_signals():
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+            signal.raise_signal(signal.SIGTERM)
+        assert told == [signal.SIGTERM]
+        with pytest.raises(SystemExit, match="2"), kept_signals():
+            sys.exit(2)
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_in_a_thread_which_cannot_set_signals_the_block_is_run_all_the_same() -> None:

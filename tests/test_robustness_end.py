@@ -1,4 +1,4 @@
-"""How a command ends that is told to: by Ctrl-C or SIGTERM, at any time, in an import too."""
+"""How a command ends that is told to: by Ctrl-C or SIGTERM, at any time, in an import or a fork too."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = """
-import signal, sys, types
+import os, signal, subprocess, sys
 from viewfold import cli
 
 @cli.app.command("endless")
@@ -18,19 +18,27 @@ def endless(where: str) -> None:
         sys.path.insert(0, sys.argv[1])
         import cut_here
         print("imported whole", cut_here.done, flush=True)
+    elif where == "fork":  # an error is dropped there
+        os.register_at_fork(after_in_parent=told)
+        subprocess.run(["true"], preexec_fn=lambda: None)
     else:
         signal.raise_signal(int(sys.argv[2]))
     signal.pause()
+
+def told():
+    told.once and signal.raise_signal(told.once.pop())
+
+told.once = [int(sys.argv[2])]
 
 cli.main(["endless", sys.argv[3]])
 """
 
 
-@pytest.mark.parametrize("where", ["import", "work"])
+@pytest.mark.parametrize("where", ["import", "fork", "work"])
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_a_signal_ends_a_command_with_one_line_but_no_import_in_its_middle(
+def test_a_signal_ends_a_command_with_one_line_wherever_it_comes_but_no_import_in_its_middle(
     where: str, number: signal.Signals, code: int, word: str, tmp_path: Path
 ) -> None:
     (tmp_path / "cut_here.py").write_text(f"import signal\nsignal.raise_signal({int(number)})\ndone = True\n")

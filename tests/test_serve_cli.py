@@ -1,7 +1,11 @@
 """`viewfold serve` as a person meets it: one line when it is ready, one line when it cannot be, a quiet end."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -169,3 +173,28 @@ def test_requests_that_have_begun_are_finished_before_the_end(folder: Path, tmp_
         ending.join(60)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert running.process.returncode == 0
+
+
+@pytest.mark.heavy
+@pytest.mark.slow
+def test_told_to_end_before_it_answers_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "viewfold.cli", "serve", "models:/shapes@champion", "--port", "0"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            [*command, "--home", str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MLFLOW_TRACKING_URI": server},
+        ) as process:
+            try:
+                with silent.accept()[0]:  # it asks what to serve, and gets no answer
+                    process.send_signal(signal.SIGTERM)
+                    told, line = process.communicate(timeout=60)
+            finally:
+                process.kill()
+    assert (process.returncode, told) == (143, "")
+    assert line.startswith("terminated; ")
+    assert line.count("\n") == 1

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, made an orderly end of a command: what is half made goes, Ray ends, nothing is left running."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,20 +24,38 @@ def orderly_end() -> Iterator[list[int]]:
         yield raised
         return
 
+    this_thread = threading.get_ident()
+
+    def again(number: int) -> None:
+        # To this thread itself: in any other it would not wake this one from a system call.
+        timer = threading.Timer(_AGAIN_S, signal.pthread_kill, [this_thread, number])
+        timer.daemon = True
+        timer.start()
+
     def end(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
-            # To this thread itself: in any other it would not wake this one from a system call.
-            again = threading.Timer(_AGAIN_S, signal.pthread_kill, [threading.get_ident(), number])
-            again.daemon = True
-            again.start()
+            again(number)
         else:
             raised.append(number)
             raise KeyboardInterrupt
 
+    tell = sys.unraisablehook
+
+    def dropped(told: "sys.UnraisableHookArgs") -> None:
+        """Where Python drops an error, as in its hooks at a fork, the signal comes again; that of Ray's start, too."""
+        if isinstance(told.exc_value, KeyboardInterrupt) and raised:
+            again(raised.pop())
+        elif isinstance(told.exc_value, SystemExit) and told.exc_value.code == signal.SIGTERM:
+            again(signal.SIGTERM)
+        else:
+            tell(told)
+
+    sys.unraisablehook = dropped
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield raised
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
 

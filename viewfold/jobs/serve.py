@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -60,15 +59,15 @@ class ServeConfig(Config):
 def serve(config: ServeConfig) -> None:
     """Open the pair, print one line with the address when requests are answered, and answer until SIGTERM or Ctrl-C.
 
-    Then no new connection is taken, requests that have begun are finished, and it returns.
+    Then no new connection is taken, requests that have begun are finished, and it returns. While the pair is being
+    opened they end it as they end any other command.
 
     Raises:
         InvalidInput: nothing to serve at the source, an address that cannot be listened on, keys that are missing.
         ArtifactMismatch: index and encoder that were not made for each other.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain end, also while the pair is being opened
     service = config.service
-    with contextlib.suppress(KeyboardInterrupt), bound(service.host, service.port) as listener:
+    with bound(service.host, service.port) as listener:
         backend = LocalBackend(partial(opened, config), service.batching)
         app = make_app(backend, service)  # first: it refuses missing keys, and opening takes seconds
         info = backend.load()
@@ -89,7 +88,8 @@ def serve(config: ServeConfig) -> None:
         )
         line = f"viewfold serves {described(info)} at {address(listener)}"
         loop = asyncio.Runner(loop_factory=server.config.get_loop_factory())
-        with watching(config, backend.load, info.version), loop:
+        # uvicorn, once it has ended, sends again the signal that ended it.
+        with watching(config, backend.load, info.version), loop, contextlib.suppress(KeyboardInterrupt):
             loop.run(_serve(server, listener, line))
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +46,8 @@ def serve_config(config: RayServeConfig) -> str:
 
 def serve_on_ray(config: RayServeConfig) -> None:
     """Serve on the cluster of RAY_ADDRESS, else on a Ray of this machine; print one line with the address when requests
-    are answered, and go on until SIGTERM or Ctrl-C, when requests that have begun are finished.
+    are answered, and go on until SIGTERM or Ctrl-C, when requests that have begun are finished. Before that line they
+    end it as they end any other command.
 
     Raises:
         InvalidInput: nothing to serve at the source, an address that cannot be listened on, keys that are missing.
@@ -57,16 +57,15 @@ def serve_on_ray(config: RayServeConfig) -> None:
             f"{VARIABLE} is not known to replicas on other machines, which would ask for no key; "
             "write the keys to a file that all machines reach, and name it (--keys FILE)"
         )
-    _end_on_sigterm()
-    with contextlib.suppress(KeyboardInterrupt):
-        config = _checked(_absolute(config))
-        ticket = locate(config.source, config.home, config.encoder)
-        os.environ.setdefault(PATIENCE, "60")  # in 5 s a busy machine starts no proxy, and Ray Serve takes it down
-        what = f"{ticket.source} (index {ticket.bundle_id}, encoder {ticket.encoder_id})"
-        if not os.environ.get(VERBOSE):
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        with ray_session(), _running(config):
-            print(f"viewfold serves {what} on Ray at {_url(config)}", flush=True)
+    config = _checked(_absolute(config))
+    ticket = locate(config.source, config.home, config.encoder)
+    os.environ.setdefault(PATIENCE, "60")  # in 5 s a busy machine starts no proxy, and Ray Serve takes it down
+    what = f"{ticket.source} (index {ticket.bundle_id}, encoder {ticket.encoder_id})"
+    if not os.environ.get(VERBOSE):
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    with ray_session(), _running(config):
+        print(f"viewfold serves {what} on Ray at {_url(config)}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
 
@@ -75,14 +74,18 @@ def _running(config: RayServeConfig) -> Iterator[None]:
     logs = {"log_level": "WARNING", "enable_access_log": False}
     serve.start(http_options=_http(config), logging_config=logs)
     try:
+        _run(config, logs)
+        yield
+    finally:  # also after a start that was cut: on a cluster it would go on without us
+        serve.delete(APPLICATION)
+
+
+def _run(config: RayServeConfig, logs: dict[str, Any]) -> None:
+    try:
         serve.run(application(dump(_for_this_machine(config))), name=APPLICATION, logging_config=logs)
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise InvalidInput(f"{config.source}: Ray Serve could not start it: {last}") from None
-    try:
-        yield
-    finally:
-        serve.delete(APPLICATION)
 
 
 def _checked(config: RayServeConfig) -> RayServeConfig:
@@ -120,10 +123,6 @@ def _http(config: RayServeConfig) -> dict[str, Any]:
 def _url(config: RayServeConfig) -> str:
     host, port = config.service.host, config.service.port
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _end_on_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _absolute(config: RayServeConfig) -> RayServeConfig:
