@@ -1,5 +1,6 @@
 """Encoders that others trained: names, shapes and preprocessing come over whole, or are refused in one line."""
 
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision import models
@@ -14,6 +17,7 @@ from torchvision import models
 from viewfold.errors import InvalidInput
 from viewfold.ssl.encoder import EncoderConfig, load_encoder, save_encoder
 from viewfold.ssl.foreign import foreign_encoder
+from viewfold.ssl.foreign_hub import reachable
 from viewfold.ssl.foreign_weights import read_weights
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -57,6 +61,16 @@ def test_a_vit_comes_over_at_another_size_with_its_positions_resized(tmp_path: P
     backbone: Any = encoder.backbone
     rows, columns = backbone.patch_embed.grid_size
     assert backbone.pos_embed.shape[1] == 1 + rows * columns < model.pos_embed.shape[1]
+
+
+def test_the_mask_token_of_a_release_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = timm.create_model("test_vit", num_classes=0)
+    encoders = []
+    for name, more in (("timm.pt", {}), ("release.pth", {"mask_token": torch.ones(1, model.num_features)})):
+        torch.save({**model.state_dict(), **more}, tmp_path / name)
+        encoders.append(foreign_encoder("test_vit", str(tmp_path / name), image_size=64))
+    assert torch.equal(*(encoder.encode(IMAGES).all for encoder in encoders))
 
 
 def test_a_file_of_torchvision_gives_the_input_of_its_classifier(tmp_path: Path) -> None:
@@ -153,3 +167,24 @@ def test_an_image_tower_of_open_clip_comes_without_its_text_tower(tmp_path: Path
     assert encoder.config == EncoderConfig(backbone="open_clip:RN50", preprocessing=encoder.config.preprocessing)
     with pytest.raises(InvalidInput, match="unknown weights of open_clip:RN50 'laion'"):
         foreign_encoder("open_clip:RN50", "laion", image_size=64)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_what_is_cached_is_found(tmp_path: Path) -> None:
+    offline = hub_constants.HF_HUB_OFFLINE
+    with socket.socket() as closed:  # bound and not listening: nobody answers there
+        closed.bind(("127.0.0.1", 0))
+        hub = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(InvalidInput) as caught, reachable("model: its weights", hub):
+            hf_hub_download("some/model", "weights.bin", cache_dir=tmp_path, endpoint=hub)
+        said = str(caught.value)
+        assert said.startswith(f"model: its weights cannot be downloaded from here ({hub} does not answer: ")
+        assert said.endswith("name the file with --weights, or set HTTPS_PROXY if there is a proxy")
+        revision, held = "0" * 40, tmp_path / "models--some--model"
+        cached = held / "snapshots" / revision / "weights.bin"
+        for file, text in ((held / "refs" / "main", revision), (cached, "weights")):
+            file.parent.mkdir(parents=True)
+            file.write_text(text)
+        with reachable("model: its weights", hub):
+            assert hub_constants.HF_HUB_OFFLINE  # in which nothing is asked, once or five times
+            assert Path(hf_hub_download("some/model", "weights.bin", cache_dir=tmp_path, endpoint=hub)) == cached
+    assert offline == hub_constants.HF_HUB_OFFLINE

@@ -14,6 +14,7 @@ from viewfold.ssl import backbones_open_clip as clip
 from viewfold.ssl import backbones_torchvision as vision
 from viewfold.ssl.backbones import BACKBONES, build_backbone
 from viewfold.ssl.encoder import Encoder, EncoderConfig, Preprocessing
+from viewfold.ssl.foreign_hub import HUB_URL, reachable
 from viewfold.ssl.foreign_names import with_timm_names, with_torchvision_names
 from viewfold.ssl.foreign_weights import ENDINGS, load_whole, read_weights, with_positions
 
@@ -35,6 +36,8 @@ class _Source:
     """Layers of the weights that the backbone has not: the classifier."""
     prepare: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
     """Weights as a file has them to those of the module."""
+    on_hub: bool = True
+    """Whether they lie on Hugging Face's hub."""
 
 
 def foreign_encoder(
@@ -98,6 +101,7 @@ def _torchvision(backbone: str) -> _Source:
         lambda: dict(models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)),
         vision.classifier_layers(name),
         with_torchvision_names,
+        on_hub=False,
     )
 
 
@@ -122,13 +126,8 @@ def _timm(backbone: str, image_size: int) -> _Source:
 
 def _downloaded(source: _Source, backbone: str, weights: str) -> dict[str, Tensor]:
     try:
-        return source.download()
-    except OSError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InvalidInput(
-            f"{backbone}: its weights ({weights}) cannot be downloaded from here ({reason}); download them elsewhere "
-            "and name the file with --weights"
-        ) from None
+        with reachable(f"{backbone}: its weights ({weights})", HUB_URL if source.on_hub else ""):
+            return source.download()
     except RuntimeError as error:  # timm has no weights of that name
         raise InvalidInput(f"{backbone}: {' '.join(str(error).split())[:200]}") from None
 

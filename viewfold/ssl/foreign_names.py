@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
 
+_MASK = "mask_token"
+
 # EfficientNet as the first PyTorch port of it named its layers (lukemelas/EfficientNet-PyTorch and what came of it).
 _STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
@@ -26,7 +28,12 @@ _FLAT_NARROW = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
 
 
 def with_timm_names(weights: Weights, model: nn.Module) -> Weights:
-    """An EfficientNet's weights under timm's names, if they have those of the first PyTorch port; else unchanged."""
+    """An EfficientNet's weights under timm's names, if they have those of the first PyTorch port; else unchanged.
+
+    The token that stands for hidden patches while DINOv2 trains goes: it has no part in the features of a whole image.
+    """
+    if _MASK in weights and _MASK not in model.state_dict():
+        weights = {key: value for key, value in weights.items() if key != _MASK}
     if "_conv_stem.weight" not in weights:
         return weights
     # timm counts blocks within stages, the other port through all of them.
