@@ -18,7 +18,8 @@ from viewfold.errors import InvalidInput, TrainingStopped
 from viewfold.jobs.nightly_canary import Canary, complaint
 from viewfold.jobs.nightly_config import CanaryConfig
 from viewfold.jobs.nightly_lease import LEASE, Lease
-from viewfold.jobs.nightly_look import refused_for, seen_by
+from viewfold.jobs.nightly_look import refused_for, seen_by, unfinished
+from viewfold.jobs.nightly_night import nights
 from viewfold.jobs.nightly_recipe import night_run
 from viewfold.jobs.registry import Registry
 from viewfold.pipeline.stage import run_stage
@@ -53,6 +54,22 @@ def test_a_night_that_was_rolled_back_is_over_for_its_day_and_not_judged(home: H
     assert seen_by(night.run, home.stamps()) == []
 
 
+def test_the_newest_night_is_known_also_after_the_clock_was_set_back(home: Home) -> None:
+    config = settings("clock")
+    ahead = home.night(config, day="2026-04-01")
+    ahead.facts["began"] = "2126-04-01T00:00:00+00:00"
+    ahead.end("refused", "worse than the champion")
+    write_images(home.folder / "data", samples=12, per_shard=4)
+    cut = home.night(config)
+    found = unfinished(nights(home.folder / "nightly" / "clock"))
+    assert found is not None
+    assert found.folder == cut.folder, "it is gone on with"
+    cut.end("promoted", "as good")
+    code, (line,) = home.start(config, "2026-03-02")
+    assert code == 0
+    assert line.startswith(f"nightly clock: nothing new; night {cut.folder.name} has seen these 3 shards")
+
+
 def test_two_nights_at_once_are_one(home: Home) -> None:
     config = settings("twice")
     lease = Lease(home.folder / "nightly" / "twice", 10)
@@ -79,8 +96,9 @@ def test_the_lease_of_a_dead_process_is_taken_at_once_and_that_of_another_machin
     other = Lease(tmp_path, 10).take()
     assert other is not None
     assert other.host == "elsewhere"
-    (tmp_path / LEASE).write_text(json.dumps({**held, "host": "elsewhere", "expires": time.time() - 1}))
-    assert Lease(tmp_path, 10).take() is None
+    for gone_by in (time.time() - 1, time.time() + 30 * 86_400):  # of a clock that has been set back since
+        (tmp_path / LEASE).write_text(json.dumps({**held, "host": "elsewhere", "expires": gone_by}))
+        assert Lease(tmp_path, 10).take() is None
 
 
 def test_a_lease_is_renewed_while_its_process_lives_and_one_that_was_lost_stops_the_work(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_killed_after_every_stage_and_phase_it_ends_with_one_new_champion_and_th
     load(NightlyConfig, config)
     # Forked from a process that has all of it imported, which is most of the time that a start takes.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["viewfold.jobs.nightly_phases", "viewfold.pipeline.executor"])
+    context.set_forkserver_preload(["viewfold.jobs.nightly_phases", "viewfold.pipeline.executor", "ray", "mlflow"])
     folder, known, code = tmp_path / "nightly" / "tiny", set[str](), None
     deadline = time.monotonic() + LONGEST_S
     while code is None:

@@ -23,6 +23,7 @@ from viewfold.pipeline.stage import write_whole
 
 LEASE = "lease.json"
 _LOCK = ".lease.lock"
+_LONGEST_S = 2 * 86_400  # twice the longest that `lease_minutes` may be: clocks of two machines differ
 _RENEWALS = 4
 """In the time after which a lease ends."""
 
@@ -47,10 +48,17 @@ class Holder:
         return f"process {self.pid} on {self.host}, until {until} unless it says that it still lives"
 
     def is_dead(self) -> bool:
-        """Whether its time is over, or it was a process of this machine that is gone."""
-        if time.time() >= self.expires:
+        """Whether its time is over, or it was a process of this machine that is gone.
+
+        An end that lies further off than any lease lasts was written by a clock that has been set back since: one that
+        lives has written another by now, or will find out before its next phase.
+        """
+        now = time.time()
+        if now >= self.expires:
             return True
-        return (self.host, self.space) == (socket.gethostname(), _space()) and _started(self.pid) != self.started
+        if (self.host, self.space) == (socket.gethostname(), _space()):
+            return _started(self.pid) != self.started
+        return self.expires - now > _LONGEST_S
 
 
 class Lease:

@@ -24,13 +24,18 @@ class Night:
 
     folder: Path
     facts: dict[str, Any]
-    """`date`, `hash`, `stamps` of the shards, `champion` (the version that it begins from, or None), `replay` (shards
-    that one saw), `phases` with what each found, and once it is over `outcome`, `reason` and `ended`."""
+    """`number`, `date`, `hash`, `stamps` of the shards, `champion` (the version that it begins from, or None), `replay`
+    (shards that one saw), `phases` with what each found, and once it is over `outcome`, `reason` and `ended`."""
 
     @property
     def run(self) -> Path:
         """The run folder."""
         return self.folder / "run"
+
+    @property
+    def number(self) -> int:
+        """Larger than that of every night begun before it; 0 where an older version of viewfold began it."""
+        return int(self.facts.get("number", 0))
 
     @property
     def outcome(self) -> Outcome | None:
@@ -73,8 +78,10 @@ class Night:
 
 def begin(folder: Path, **facts: Any) -> Night:
     """A night with nothing done."""
-    begun = {"format": FORMAT, **facts, "began": now(), "phases": {}, "outcome": None, "reason": "", "ended": None}
-    night = Night(folder, begun)
+    # Clocks are set back, by an hour or by days; without it the newest night would not be known for that long.
+    number = 1 + max((night.number for night in nights(folder.parent)), default=0)
+    known = {"format": FORMAT, "number": number, **facts, "began": now()}
+    night = Night(folder, {**known, "phases": {}, "outcome": None, "reason": "", "ended": None})
     night.write()
     return night
 
@@ -87,7 +94,7 @@ def nights(home: Path) -> list[Night]:
     """
     # A folder that is being removed begins with a dot.
     found = [_read(file) for file in home.glob(f"*/{NIGHT}") if not file.parent.name.startswith(".")]
-    return sorted(found, key=lambda night: (night.facts["began"], night.folder.name), reverse=True)
+    return sorted(found, key=lambda night: (night.number, night.facts["began"], night.folder.name), reverse=True)
 
 
 def now() -> str:
