@@ -28,6 +28,11 @@ class Run(Config):
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paths(Config):
+    shards: tuple[str, ...] = ()
+
+
 RUN = Run(steps=3, optimizer=Optimizer(lr=0.01))
 
 
@@ -152,3 +157,15 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     assert (
         str(unknown("method", "sei", ["sie", "cci"])) == "unknown method 'sei' (did you mean 'sie'?); known: cci, sie"
     )
+
+
+def test_a_path_that_yaml_cuts_is_answered_with_the_quotes_that_keep_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b", "a, b", "a: b", "a[1]", "a{1}"):
+        Path(name).touch()
+        with pytest.raises(InvalidInput, match=r"""stands in quotes, as in data.shards='\["a\[1\]/b"\]'"""):
+            override(Paths(), [f"shards=[{name}]"])
+        assert override(Paths(), [f'shards=["{name}"]']).shards == (name,)
+    assert override(Paths(), ["shards=[c,d]"]).shards == ("c", "d")

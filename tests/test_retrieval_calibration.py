@@ -146,6 +146,11 @@ def test_a_pool_of_one_group_gives_no_pairs_to_fit_on(tmp_path: Path) -> None:
         fit_calibration(build_bundle(features, tmp_path / "bundle"))
 
 
+def test_a_pool_of_one_domain_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="has images of one domain or none; a calibration leaves one out"):
+        fit_calibration(build_bundle(pool(on_circle([1, 2, 3])), tmp_path / "bundle"))
+
+
 def test_the_file_is_read_once_until_it_changes(styles: IndexBundle) -> None:
     fitted = fit_calibration(styles)
     fitted.save(styles.folder / FILE)

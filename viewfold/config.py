@@ -8,9 +8,11 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +34,10 @@ class Config:
 C = TypeVar("C", bound=Config)
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)
 """Numbers that YAML 1.1 reads as text: 1e-3 has no dot, 1.5e3 no sign. All else that it calls text is text."""
+
+_QUOTES = (
+    "it is read as YAML, where a text with signs such as []{},:# stands in quotes, as in data.shards='[\"a[1]/b\"]'"
+)
 
 
 def parse(cls: type[C], data: Mapping[str, Any], where: str = "configuration") -> C:
@@ -209,13 +215,20 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-        raise InvalidInput(
-            f"override value {text!r}: {problem}; it is read as YAML, where a text with signs such as []{{}},:# "
-            "stands in quotes, as in data.shards='[\"a[1]/b\"]'"
-        ) from None
+        raise InvalidInput(f"override value {text!r}: {problem}; {_QUOTES}") from None
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
+    for whole in _cut_paths(value):
+        raise InvalidInput(f"override value {text!r}: {whole!r} is one path and was read as two; {_QUOTES}")
     return value
+
+
+def _cut_paths(value: Any) -> Iterator[str]:
+    """What exists under the name of two neighbours in a list and the comma between them, while they do not."""
+    texts = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    for left, right in pairwise(texts):
+        if not (os.path.exists(left) or os.path.exists(right)):
+            yield from (whole for comma in (",", ", ") if os.path.exists(whole := left + comma + right))
 
 
 def _first_problem(cls: type[Config], error: Any) -> str:
@@ -228,6 +241,8 @@ def _first_problem(cls: type[Config], error: Any) -> str:
         return f"{'.'.join(path)}: this key is required"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], (dict, list)) else f", got {problem['input']!r}"
+    if problem["type"] == "string_type" and isinstance(problem["input"], dict):
+        given = f", got {problem['input']!r}; {_QUOTES}"
     return f"{'.'.join(path)}: {message}{given}" if path else message
 
 

@@ -116,7 +116,7 @@ def fit_calibration(
     pairs = list(_pairs(bundle, k=k, max_per_domain=max_per_domain, seed=seed))
     if len(pairs) < 2:
         raise InvalidInput(
-            f"{bundle.folder}: images of {len(pairs)} domains; a calibration leaves one out at a time and needs two"
+            f"{bundle.folder}: has images of one domain or none; a calibration leaves one out at a time and needs two"
         )
     scores, matches = (np.concatenate(part) for part in zip(*pairs, strict=True))
     if not scores.size:
