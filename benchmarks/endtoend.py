@@ -276,6 +276,7 @@ def facts(measured: list[Row]) -> dict[str, Any]:
     """The worst case of each name, and what one must know to read the rows."""
     there = any(row["name"] == "vs_lightly" for row in measured)
     return {
+        "threads": "of each side, in the rows",
         "worst_case": worst_case(measured),
         "peers": peer_versions(PEER, "torch", "torchvision", "timm", "pillow"),
         "notes": [

@@ -2,7 +2,7 @@
 
 A process is stopped as a whole, its loader processes with it, so none of them reads ahead in another one's turn. It is
 a process group in the session of whoever started it: should that one be killed, the system wakes and ends the group.
-This file needs the standard library alone, for the peer's Python imports it too.
+The peer's Python imports this file too, so at its top it needs the standard library alone.
 """
 
 import json
@@ -82,10 +82,12 @@ class Training:
 def training(command: Sequence[str], *, threads: int, log: Path) -> Iterator[Training]:
     """The training that a command starts, on so many threads, waiting for its first turn; ended with the block.
 
-    Threads that wait do so asleep, as in the workers of `viewfold run`: spinning, they would take the core on which a
-    loader process of the same training has work to do.
+    Its environment is that of the workers of `viewfold run`, whoever's training it is: threads that wait do so asleep,
+    and memory of a step is kept for the next one.
     """
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    from viewfold.pipeline.ray_train import worker_variables
+
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), **worker_variables()}
     pipe = subprocess.PIPE
     with log.open("ab") as errors:
         process = subprocess.Popen(
