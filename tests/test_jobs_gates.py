@@ -96,7 +96,7 @@ def test_both_are_measured_on_what_either_held_back(world: World, tmp_path: Path
     assert rows["effective_rank", "queries"].champion != rows["effective_rank", "remembered"].champion
     assert rows["rotation_r2", "queries"].reason == "the encoder has no equivariant part"
     kept = json.loads((tmp_path / "gates.json").read_text())
-    assert Verdict.from_dict(kept) == verdict
+    assert {**verdict.to_dict(), **kept} == kept  # all of it, and whose it is
     assert (kept["challenger"], kept["champion"]) == ("2", "1")
     tags = world.facts(CHALLENGER).tags
     assert (tags["validation_status"], tags["validation"]) == ("passed", verdict.reason)

@@ -6,6 +6,7 @@ import pytest
 
 from viewfold.config import dump, fingerprint, parse, to_yaml
 from viewfold.errors import InvalidInput
+from viewfold.jobs.recipe_names import recipe_lines
 from viewfold.jobs.recipes import RECIPES, find
 from viewfold.jobs.run_config import RunConfig
 from viewfold.jobs.stages import STAGES
@@ -28,6 +29,10 @@ def test_a_recipe_has_one_fingerprint_before_and_after_it_was_written_down(name:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_a_line_that_says_what_it_is(name: str) -> None:
     assert (RECIPES[name].__doc__ or "").strip().endswith(".")
+
+
+def test_the_list_of_recipes_is_theirs() -> None:
+    assert recipe_lines() == {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in RECIPES.items()}
 
 
 def test_an_override_changes_that_field_alone() -> None:

@@ -4,6 +4,8 @@ One server for the whole file: it has no log-in, and its clients are told no fol
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from mlflow_server import model_server, tracking_server
 from serve_process import IMAGE_PX
 from servers import unanswered
 
-from viewfold.errors import InvalidInput
+from viewfold.errors import InvalidInput, one_line
 from viewfold.jobs.registry import CHALLENGER, CHAMPION, Registry, VersionFacts
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slow]
@@ -198,3 +200,44 @@ def test_a_tracked_run_reaches_the_server_with_its_files(registry: Registry, tmp
     (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'over-http'")
     assert [one.step for one in client.get_metric_history(run.info.run_id, "loss")] == [1, 2]
     assert [file.path for file in client.list_artifacts(run.info.run_id, "card")] == ["card/card.json"]
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A registry of this machine's disk alone."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Registry(tmp_path / "local")
+
+
+def files_of(folder: Path) -> list[str]:
+    """All files of a folder but the database."""
+    return [str(path) for path in folder.rglob("*") if path.is_file() and path.name != "mlflow.db"]
+
+
+def test_a_model_that_a_disk_cannot_hold_is_refused_before_a_byte_of_it_is_written(
+    local: Registry, encoder: Path, tmp_path: Path
+) -> None:
+    card = tmp_path / "card.html"
+    card.touch()
+    os.truncate(card, shutil.disk_usage(tmp_path).free + 1)  # of holes: it takes no room itself
+    with (
+        pytest.raises(OSError, match="No space left") as full,
+        local.run("viewfold", "full/register", params={}, tags={}) as tracked,
+    ):
+        local.register("full", {"encoder": encoder, "card": card}, dim=DIM, run=tracked, tags={}, alias=CHAMPION)
+    assert one_line(full.value).startswith(f"{local.home}: no room left on the disk at ")
+    assert (local.versions("full"), files_of(local.home)) == ([], [])
+
+
+def test_what_a_registration_that_was_cut_had_logged_is_gone_and_the_next_one_works(
+    local: Registry, encoder: Path, tmp_path: Path
+) -> None:
+    files = {"encoder": encoder, "card": tmp_path / "gone.html"}
+    with (
+        pytest.raises((OSError, InvalidInput), match=r"gone\.html"),
+        local.run("viewfold", "cut/register", params={}, tags={}) as tracked,
+    ):
+        local.register("shapes", files, dim=DIM, run=tracked, tags={}, alias=CHAMPION)
+    experiment = local.client.get_run(tracked.run_id).info.experiment_id
+    assert (list(local.client.search_logged_models([experiment])), files_of(local.home)) == ([], [])
+    assert registered(local, encoder, run="cut", alias=CHAMPION) == "1"

@@ -73,7 +73,9 @@ class Found(NamedTuple):
 
 def found(uri: str, name: str) -> Found:
     """The one run of this name."""
-    from viewfold.jobs.registry_server import EXPERIMENT, MlflowClient
+    from mlflow import MlflowClient
+
+    from viewfold.jobs.registry_server import EXPERIMENT
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)

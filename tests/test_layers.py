@@ -49,7 +49,7 @@ MAY_IMPORT = {
 """For each folder or file of the package, the ones it may import of the package."""
 
 OWNERS = {
-    "ray": ("pipeline/executor.py", "jobs/submit.py", "jobs/serve_ray"),
+    "ray": ("pipeline/executor.py", "pipeline/ray_train.py", "jobs/submit.py", "jobs/serve_ray"),
     "deepspeed": ("ssl/deepspeed_engine.py",),
     "kornia": ("augment/",),
     "webdataset": ("pipeline/",),
@@ -153,6 +153,16 @@ def test_import_viewfold_loads_nothing_third_party() -> None:
 
 def test_retrieval_runs_without_torch() -> None:
     assert not loaded_by("import viewfold.retrieval") & {"torch", "ray", "mlflow", "kornia", "webdataset", "deepspeed"}
+
+
+def test_recipes_are_listed_without_a_heavy_package() -> None:
+    listed = "import viewfold.cli; viewfold.cli.app(['recipe', 'list'], standalone_mode=False)"
+    assert not loaded_by(listed) & (HEAVY - {"pydantic"})
+
+
+@pytest.mark.slow
+def test_a_configuration_is_read_without_ray_and_mlflow() -> None:
+    assert not loaded_by("import viewfold.jobs.recipes, viewfold.jobs.run, viewfold.jobs.champion") & {"mlflow", "ray"}
 
 
 @pytest.mark.slow

@@ -117,6 +117,7 @@ def meet(worker: Worker, last_step: int, die: Path | None = None) -> dict[str, A
         "ranks": worker.world_size,
         "folder": os.getcwd(),
         "omp": os.environ["OMP_WAIT_POLICY"],
+        "trim": os.environ["MALLOC_TRIM_THRESHOLD_"],
     }
     return {"start": start, "found": found, "total": total.item(), **facts}
 
@@ -142,6 +143,7 @@ def test_a_killed_worker_costs_the_steps_since_the_checkpoint(tmp_path: Path) ->
     assert result["total"] == 50 + 51, "both ranks, in the last step"
     assert result["folder"] == os.getcwd(), "relative paths mean the same in a worker"
     assert result["omp"] == "PASSIVE", "threads that spin would take the other workers' cores"
+    assert int(result["trim"]) > 2**20, "memory of a step would be given back, and paid for again"
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith("step"))
     assert kept == ["step-4", "step-5"]
     again = run_workers(meet, 6, num_workers=2, storage=tmp_path, name="checkpoints")

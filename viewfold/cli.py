@@ -226,10 +226,10 @@ app.command()(replay)
 @recipe_app.command("list")
 def recipe_list() -> None:
     """Names of the published runs, with one line each."""
-    from viewfold.jobs.recipes import RECIPES
+    from viewfold.jobs.recipe_names import recipe_lines
 
-    for name, recipe in sorted(RECIPES.items()):
-        typer.echo(f"{name:24} {(recipe.__doc__ or '').splitlines()[0]}")
+    for name, line in sorted(recipe_lines().items()):
+        typer.echo(f"{name:24} {line}")
 
 
 @recipe_app.command("show")

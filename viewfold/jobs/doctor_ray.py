@@ -16,7 +16,7 @@ def ray_package(have: Mapping[str, str]) -> list[Finding]:
     """Nothing where Ray is not installed, which is said of its extra; raises what a broken one raises."""
     if "ray" not in have:
         return []
-    import_module("viewfold.pipeline.executor")
+    import_module("ray")
     return [ok("ray", f"{have['ray']} can be imported")]
 
 

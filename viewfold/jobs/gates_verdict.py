@@ -50,15 +50,6 @@ class Verdict:
         """It passes where no row failed."""
         return cls(all(row.verdict != "failed" for row in rows), tuple(rows), tuple(notes))
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Verdict":
-        """What `to_dict` gave."""
-        rows = [
-            GateRow(**{**row, "difference": Difference(**row["difference"]) if row["difference"] else None})
-            for row in data["rows"]
-        ]
-        return cls(data["passed"], tuple(rows), tuple(data["notes"]))
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         rows = [asdict(row) for row in self.rows]

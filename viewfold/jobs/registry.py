@@ -2,25 +2,29 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from viewfold.errors import InvalidInput
-from viewfold.jobs.registry_model import log_encoder, model_folder
+from viewfold.folders import writing_to
+from viewfold.jobs.registry_model import forget_logged, log_encoder, model_folder
 from viewfold.jobs.registry_server import (
     MAX_PARAM_CHARS,
-    MlflowClient,
-    MlflowException,
-    Param,
     experiment_id,
     first_line,
+    loaded_mlflow,
+    require_writable,
     server_uri,
     shown,
 )
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 CHAMPION = "champion"
 """The alias of the version that services follow."""
@@ -77,7 +81,7 @@ class Registry:
         self.uri = server_uri(self.home)
 
     @cached_property
-    def client(self) -> MlflowClient:
+    def client(self) -> "MlflowClient":
         """Made when it is first needed: behind it a store may have to be made or found.
 
         Raises:
@@ -89,7 +93,8 @@ class Registry:
                 f"{self.home}: holds no mlflow.db, and cannot be written; name another folder with --home"
             )
         with self._answered():
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            made: MlflowClient = loaded_mlflow().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            return made
 
     @contextmanager
     def run(
@@ -99,15 +104,18 @@ class Registry:
 
         Raises:
             InvalidInput: the server does not answer, or refuses.
+            OSError: there is no room for a local one.
         """
+        require_writable(self.uri, self.home)
         with self._answered():
             where = experiment_id(self.client, experiment, uri=self.uri, home=self.home)
+            param = loaded_mlflow().entities.Param
             run_id = str(self.client.create_run(where, run_name=name, tags=dict(tags)).info.run_id)
-            self.client.log_batch(run_id, params=[Param(k, v[:MAX_PARAM_CHARS]) for k, v in params.items()])
+            self.client.log_batch(run_id, params=[param(k, v[:MAX_PARAM_CHARS]) for k, v in params.items()])
         try:
             yield TrackedRun(run_id)
         except BaseException:
-            with suppress(MlflowException):  # what went wrong first is what is told
+            with suppress(loaded_mlflow().MlflowException):  # what went wrong first is what is told
                 self.client.set_terminated(run_id, "FAILED")
             raise
         with self._answered():
@@ -130,13 +138,20 @@ class Registry:
 
         Raises:
             InvalidInput: the server does not answer, or refuses.
+            OSError: there is no room for a local one.
         """
         found = self._same(name, tags)
         if found is not None:
             self.point(name, alias, found.version)
             return found.version
+        require_writable(self.uri, self.home, files.values())
         with self._answered(), self._as_default():
-            logged = log_encoder(files, run_id=run.run_id, dim=dim)
+            try:
+                logged = log_encoder(files, run_id=run.run_id, dim=dim)
+            except BaseException:
+                with suppress(loaded_mlflow().MlflowException):  # what went wrong first is what is told
+                    forget_logged(self.client, run.run_id)
+                raise
             if not self.client.search_registered_models(filter_string=f"name = '{name}'"):
                 self.client.create_registered_model(name)
             version = self.client.create_model_version(
@@ -156,7 +171,7 @@ class Registry:
         try:
             with self._as_default():
                 folder = model_folder(self.client, name, str(found.version), kept=self.home / MODELS)
-        except (MlflowException, OSError) as error:
+        except (loaded_mlflow().MlflowException, OSError) as error:
             raise InvalidInput(f"{uri}: not found in {shown(self.uri)}: {first_line(error)}") from None
         encoder = next(folder.glob("artifacts/*/encoder.json"), None)
         if encoder is None:
@@ -188,7 +203,7 @@ class Registry:
         try:
             found = self.client.get_model_version_by_alias(name, alias)
             return _facts(found, found.aliases or [alias])
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             if error.error_code in UNKNOWN:
                 return None
             raise self._silent(error) from None
@@ -209,7 +224,7 @@ class Registry:
                 page = some.token
                 if not page:
                     return sorted(found, key=lambda one: int(one.version), reverse=True)
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             if error.error_code in UNKNOWN:
                 return []
             raise self._silent(error) from None
@@ -220,6 +235,7 @@ class Registry:
         Raises:
             InvalidInput: there is no such version, or the server does not answer.
         """
+        require_writable(self.uri, self.home)
         with self._answered():
             for key, value in tags.items():
                 self.client.set_model_version_tag(name, version, key, value)
@@ -230,6 +246,7 @@ class Registry:
         Raises:
             InvalidInput: there is no such version, or the server does not answer.
         """
+        require_writable(self.uri, self.home)
         with self._answered():
             self.client.set_registered_model_alias(name, alias, version)
 
@@ -239,9 +256,10 @@ class Registry:
         Raises:
             InvalidInput: the server does not answer.
         """
+        require_writable(self.uri, self.home)
         try:
             self.client.delete_registered_model_alias(name, alias)
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             if error.error_code not in UNKNOWN:
                 raise self._silent(error) from None
 
@@ -256,12 +274,14 @@ class Registry:
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
+        local = self.uri.startswith("sqlite:")
         try:
-            yield
-        except MlflowException as error:
+            with writing_to(self.home) if local else nullcontext():
+                yield
+        except loaded_mlflow().MlflowException as error:
             raise self._silent(error) from None
 
-    def _silent(self, error: MlflowException) -> InvalidInput:
+    def _silent(self, error: "MlflowException") -> InvalidInput:
         cure = "" if error.error_code in UNKNOWN else "; correct MLFLOW_TRACKING_URI, or wait until it answers"
         return InvalidInput(f"MLflow at {shown(self.uri)}: {first_line(error)}{cure}")
 
@@ -273,7 +293,7 @@ class Registry:
                 return self.client.get_model_version_by_alias(name, alias)
             name, _, number = body.partition("/")
             return self.client.get_model_version(name, number)
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             raise InvalidInput(f"{uri}: not found in {shown(self.uri)}: {first_line(error)}") from None
 
     @contextmanager

@@ -1,10 +1,12 @@
 """An encoder as an MLflow model: code by path, weights from a folder, nothing pickled."""
 
 import fcntl
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -37,6 +39,19 @@ def log_encoder(files: Mapping[str, Path], *, run_id: str, dim: int) -> Any:
             signature=signature,
             pip_requirements=[f"viewfold[train]=={__version__}"],  # named, since inferring it would load the model
         )
+
+
+def forget_logged(client: Any, run_id: str) -> None:
+    """Take away what `log_encoder` left of the models of a run when it was cut, where that is on this machine's disk.
+
+    The files first: on a full disk it is their room that the database needs to note the rest.
+    """
+    experiment = client.get_run(run_id).info.experiment_id
+    for logged in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        place = str(logged.artifact_location)
+        if place.startswith(("/", "file:")):
+            shutil.rmtree(unquote(urlsplit(place).path), ignore_errors=True)
+        client.delete_logged_model(logged.model_id)
 
 
 def model_folder(client: Any, name: str, version: str, *, kept: Path) -> Path:

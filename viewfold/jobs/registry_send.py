@@ -5,18 +5,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from viewfold.jobs.outbox import About, Outbox, Row, Sent
 from viewfold.jobs.registry_server import (
     MAX_PARAM_CHARS,
-    Metric,
-    MlflowClient,
-    MlflowException,
-    Param,
     experiment_id,
     first_line,
+    loaded_mlflow,
     shown,
 )
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 ROWS_AT_ONCE = 100
 ID_TAG = "viewfold.outbox"
@@ -54,7 +56,7 @@ class Sender:
                 return False
             status, time = ended
             self._unless_refused(box, lambda: self.client.set_terminated(sent.run_id, status, time))
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             if error.error_code == GONE:  # a server with another memory: all of it is sent anew
                 box.note(Sent(uri=self.shown))
             raise
@@ -62,16 +64,17 @@ class Sender:
         return True
 
     @property
-    def client(self) -> MlflowClient:
+    def client(self) -> "MlflowClient":
         """Made when it is first needed, for the store behind it may have to be made, too."""
         if self._client is None:
-            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            self._client = loaded_mlflow().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._client
 
     def _begun(self, box: Outbox) -> str:
         """The id of the run on the server, with its parameters."""
         run_id = self._run(box.about)
-        params = [Param(key, value[:MAX_PARAM_CHARS]) for key, value in box.about.params.items()]
+        param = loaded_mlflow().entities.Param
+        params = [param(key, value[:MAX_PARAM_CHARS]) for key, value in box.about.params.items()]
         self._unless_refused(box, lambda: self.client.log_batch(run_id, params=params))
         return run_id
 
@@ -107,11 +110,12 @@ class Sender:
     def _unless_refused(self, box: Outbox, send: Callable[[], object]) -> None:
         try:
             send()
-        except MlflowException as error:
+        except loaded_mlflow().MlflowException as error:
             if error.error_code != REFUSED:
                 raise
             print(f"warning: MLflow refuses part of {box.about.name}: {first_line(error)}", file=sys.stderr)
 
 
-def _metrics(row: Row) -> Iterator[Metric]:
-    return (Metric(name, value, row.time, row.step) for name, value in row.values.items())
+def _metrics(row: Row) -> "Iterator[Metric]":
+    metric = loaded_mlflow().entities.Metric
+    return (metric(name, value, row.time, row.step) for name, value in row.values.items())

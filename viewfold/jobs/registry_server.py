@@ -1,11 +1,18 @@
-"""What all that speaks to a tracking server shares: mlflow, set up before it is imported; which server; its errors."""
+"""What all that speaks to a tracking server shares: mlflow, set up before it is imported; which server; its errors.
 
+MLflow takes two seconds to import, so it is imported by what asks a server, not by what could.
+"""
+
+import errno
 import os
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from viewfold.errors import MissingDependency
+from viewfold.errors import InvalidInput, MissingDependency
 
 # All of these are read while mlflow is imported, or at each request; what a user has set stays.
 _DEFAULTS = {
@@ -25,26 +32,56 @@ _DEFAULTS = {
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 
-try:
-    from mlflow import MlflowClient as MlflowClient
-    from mlflow.entities import Metric as Metric
-    from mlflow.entities import Param as Param
-    from mlflow.exceptions import MlflowException as MlflowException
-except ModuleNotFoundError as error:
-    raise MissingDependency("the registry needs mlflow: pip install 'viewfold[train]'") from error
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 EXPERIMENT = "viewfold"
 """The experiment of all our runs."""
 MAX_PARAM_CHARS = 6000
+LEAST_BYTES = 2_000_000
+"""Of room for a database that is made (1 MB) or changed (a journal beside it)."""
 _UNREACHED = re.compile(r"""\(Caused by \w+\(.*?\): (.+?)["']\)""")
 """Of what requests and urllib3 say, one inside the other, the end: `[Errno 111] Connection refused`."""
 _LOG_IN = re.compile(r"(?<=//)[^/\s]*@")
 """User and password of an address, which MLflow repeats in what it says."""
 
 
+def loaded_mlflow() -> Any:
+    """MLflow, imported where it is used. Untyped: its annotations hide what is imported when it is asked for.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import mlflow
+        import mlflow.entities
+    except ModuleNotFoundError as error:
+        raise MissingDependency("the registry needs mlflow: pip install 'viewfold[train]'") from error
+    return mlflow
+
+
 def server_uri(home: Path) -> str:
     """`MLFLOW_TRACKING_URI`, else an SQLite file in `home`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+
+
+def require_writable(uri: str, home: Path, files: Iterable[Path] = ()) -> None:
+    """Fail where a registry in `home` cannot be written, or the disk has no room for what it holds and for `files`.
+
+    MLflow would say so in hundreds of lines, and leave half a model. A server elsewhere is not looked at.
+
+    Raises:
+        InvalidInput: it can only be read.
+        OSError: there is no room.
+    """
+    store = home / "mlflow.db"
+    if uri != f"sqlite:///{store}":
+        return
+    if not all(os.access(path, os.W_OK) for path in (home, store) if path.exists()):
+        raise InvalidInput(f"{store}: can only be read; make it and its folder writable, or name another with --home")
+    parts = [part for file in files for part in (file.rglob("*") if file.is_dir() else [file])]
+    if shutil.disk_usage(home).free < LEAST_BYTES + sum(part.stat().st_size for part in parts):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(home))
 
 
 def shown(uri: str) -> str:
@@ -53,7 +90,7 @@ def shown(uri: str) -> str:
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", "")) if url.netloc else uri
 
 
-def experiment_id(client: MlflowClient, name: str, *, uri: str, home: Path) -> str:
+def experiment_id(client: "MlflowClient", name: str, *, uri: str, home: Path) -> str:
     """The id of an experiment, made when it is not there; a local one has its artifacts in `home`."""
     found = client.get_experiment_by_name(name)
     if found is not None:

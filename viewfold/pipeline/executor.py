@@ -1,4 +1,6 @@
-"""Work on Ray: a local one that starts by itself, or the cluster that RAY_ADDRESS names. The only importer of ray here.
+"""Work on Ray: a local one that starts by itself, or the cluster that RAY_ADDRESS names.
+
+Each function imports Ray by itself: what only reads a configuration is not made to wait for it.
 
 Ray's own talk (banners, `(Worker pid=...)` lines, warnings) goes to its log folder; VIEWFOLD_VERBOSE=1 brings it to the
 terminal. Errors of ours and of the system that a worker raises arrive as themselves.
@@ -10,7 +12,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,18 +24,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from viewfold.errors import InvalidInput, MissingDependency, TrainingStopped, ViewfoldError
 from viewfold.pipeline.elastic import Elastic, count_attempt
 from viewfold.pipeline.interrupt import kept_signals
-from viewfold.pipeline.ray_place import ADDRESS, LOCAL, look_at, not_started
-
-try:
-    import ray
-except ModuleNotFoundError as error:
-    raise MissingDependency("running work needs Ray: pip install 'viewfold[train]'") from error
+from viewfold.pipeline.ray_place import ADDRESS, LOCAL, first_line, look_at, not_started
+from viewfold.pipeline.ray_train import (
+    cause_of,
+    elastic_trainer,
+    interruptible_trainer,
+    loaded_train,
+    stop_on_our_errors,
+    train_environment,
+    worker_variables,
+)
 
 if TYPE_CHECKING:
     import torch
 
 VERBOSE = "VIEWFOLD_VERBOSE"
-OMP_WAITS = "OMP_WAIT_POLICY"
 P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -48,7 +52,12 @@ def ray_session() -> Iterator[None]:
 
     Raises:
         InvalidInput: no cluster answers at RAY_ADDRESS.
+        MissingDependency: Ray is not installed.
     """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingDependency("running work needs Ray: pip install 'viewfold[train]'") from error
     if ray.is_initialized():
         yield
         return
@@ -80,6 +89,8 @@ def map_ray(fn: Callable[[T], R], items: Iterable[T], *, num_cpus: float = 1) ->
     Raises:
         TrainingStopped: a worker process was lost, three times for one item.
     """
+    import ray
+
     call: Any = ray.remote(_call).options(num_cpus=_share("CPU", num_cpus, 1), max_retries=2)
     fn_ref = ray.put(fn)
     in_flight = 2 * max(1, round(_total("CPU") / num_cpus))
@@ -103,6 +114,8 @@ def map_actors(
     Raises:
         TrainingStopped: an actor was lost, three times.
     """
+    import ray
+
     resources = {"num_cpus": _share("CPU", num_cpus, num_actors), "num_gpus": _share("GPU", num_gpus, num_actors)}
     actor_class: Any = ray.remote(_Actor)
     actor = actor_class.options(max_restarts=2, max_task_retries=2, **resources)
@@ -117,8 +130,6 @@ class Worker:
     rank: int
     """Ranks of one machine follow one another."""
     world_size: int
-    local_rank: int
-    """Among the ranks of the same machine."""
     attempt: int
     """Groups of workers that began on this run before this one, in earlier calls too: the same on all ranks."""
     device: "torch.device"
@@ -126,7 +137,7 @@ class Worker:
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
         """The latest whole checkpoint of this run, with the files of all ranks, if there is one."""
-        latest = _train().get_checkpoint()
+        latest = loaded_train().get_checkpoint()
         if latest is None:
             yield None
             return
@@ -148,7 +159,7 @@ class Worker:
         The folders of all ranks become one, `step-N` in the storage of the run, where N is `metrics["step"]`; names of
         files must differ between ranks. It counts as a checkpoint when all ranks have handed theirs in.
         """
-        train = _train()
+        train = loaded_train()
         if checkpoint is None:
             train.report(metrics)
             return
@@ -183,13 +194,13 @@ def run_workers(
     fewest, most = elastic.sizes[0], elastic.sizes[-1]
     if use_gpu and _one_machine() and (gpus := _total("GPU")) < fewest:
         raise InvalidInput(f"{fewest} workers need a GPU each and this machine has {gpus:.0f}; ask for fewer workers")
-    train = _train()
+    train = loaded_train()
     needs = {"CPU": _share("CPU", 1, most)} | ({"GPU": 1} if use_gpu else {})
-    trainer_class, size = _interruptible_trainer(), dict[str, Any](num_workers=most)
+    trainer_class, size = interruptible_trainer(), dict[str, Any](num_workers=most)
     if fewest < most:
-        trainer_class = _elastic_trainer(elastic, needs)
+        trainer_class = elastic_trainer(elastic, needs)
         size = {"num_workers": (fewest, most), "elastic_resize_monitor_interval_s": elastic.look_every_s}
-    with _train_environment():
+    with train_environment(one_machine=_one_machine()):
         trainer = trainer_class(
             _train_worker,
             train_loop_config={"fn": fn, "payload": payload, "folder": storage.resolve() / name},
@@ -199,16 +210,15 @@ def run_workers(
                 storage_path=str(storage.resolve()),
                 failure_config=train.FailureConfig(max_failures=max_failures),
                 checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-                callbacks=[_stop_on_our_errors()],
+                callbacks=[stop_on_our_errors()],
                 logging_config=train.LoggingConfig(log_level="INFO" if os.environ.get(VERBOSE) else "ERROR"),
-                # A thread of OpenMP that waits by spinning takes the core another worker needs: steps 15 times slower.
-                worker_runtime_env={"env_vars": {OMP_WAITS: os.environ.get(OMP_WAITS, "PASSIVE")}},
+                worker_runtime_env={"env_vars": worker_variables()},
             ),
         )
         try:
             return trainer.fit().return_value
         except train.TrainingFailedError as error:
-            cause = _cause(error, storage / name)
+            cause = cause_of(error, storage / name)
             raise cause from (None if isinstance(cause, ViewfoldError) else error)
 
 
@@ -243,6 +253,8 @@ def _call(fn: Callable[[T], R], item: T) -> R:
 
 
 def _by_turns(actors: Sequence[Any], items: Iterable[Any]) -> Iterator[Any]:
+    import ray
+
     calls = (partial(actor.call.remote, item) for actor, item in zip(cycle(actors), items, strict=False))
     try:
         yield from _in_order(calls, 2 * len(actors))
@@ -263,13 +275,15 @@ def _in_order(calls: Iterable[Callable[[], Any]], in_flight: int) -> Iterator[An
 
 
 def _answer(ref: Any) -> Any:
+    import ray
+
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, ViewfoldError | OSError) else error from None
     except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise TrainingStopped(
-            f"a worker process was lost (out of memory, or killed): {_first_line(error)}; "
+            f"a worker process was lost (out of memory, or killed): {first_line(error)}; "
             "use fewer or smaller workers, or give the machine more memory"
         ) from None
 
@@ -277,102 +291,13 @@ def _answer(ref: Any) -> Any:
 def _train_worker(config: dict[str, Any]) -> Any:
     import torch
 
-    train = _train()
+    train = loaded_train()
     context = train.get_context()
     rank, device = context.get_world_rank(), train.torch.get_device()
     attempt = torch.tensor(count_attempt(config["folder"]) if rank == 0 else 0, device=device)
     torch.distributed.broadcast(attempt, src=0)
-    worker = Worker(rank, context.get_world_size(), context.get_local_rank(), int(attempt), device)
+    worker = Worker(rank, context.get_world_size(), int(attempt), device)
     return config["fn"](worker, config["payload"])
-
-
-def _train() -> Any:
-    """Ray Train, imported where it is used, for it takes 2 s. Untyped: its annotations are those of Ray Train V1."""
-    import ray.train.torch
-
-    return ray.train
-
-
-def _interruptible_trainer() -> Any:
-    """Ray's trainer, less its taking over of SIGINT, after which a process ends with 0 or 1, whoever ends it.
-
-    There is no public way to it. The workers end with the session, as those of any actor do.
-    """
-
-    class Trainer(_train().torch.TorchTrainer):  # type: ignore[misc]
-        def _register_sigint_handler(self, controller: Any) -> None:
-            pass
-
-    return Trainer
-
-
-def _elastic_trainer(elastic: Elastic, needs: dict[str, float]) -> Any:
-    """Ray's trainer, with a say in how many workers there are, for which there is no public way in.
-
-    Ray 2.60 itself takes any number between two. It counts wrongly where workers share a CPU (of 2 CPUs in five shares
-    of 0.4 it finds 4), and counts on nodes for 20 s after they are gone, for which it then waits a minute.
-    """
-    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
-
-    class ChosenSizes(ElasticScalingPolicy):
-        def _count_possible_workers(self, reserved_resources: dict[str, dict[str, float]]) -> int:
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-            return elastic.fitting((free for node, free in reserved_resources.items() if node in alive), needs)
-
-    class Trainer(_interruptible_trainer()):  # type: ignore[misc]
-        def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            settings["scaling_policy"] = ChosenSizes(self.scaling_config)
-            return super()._initialize_and_run_controller(**settings)
-
-    return Trainer
-
-
-def _stop_on_our_errors() -> Any:
-    """Ray would start the workers again after any error; input that cannot be used will not get better by that."""
-
-    class StopOnOurErrors(_train().UserCallback):  # type: ignore[misc]
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            for error in worker_exceptions.values():
-                if isinstance(error, ViewfoldError):
-                    raise error
-
-    return StopOnOurErrors()
-
-
-def _cause(error: Any, folder: Path) -> Exception:
-    """What made a run of Ray Train fail: our own error before a lost process before the first error of a rank."""
-    ended_by_controller = isinstance(error, _train().ControllerError)
-    failures = [error.controller_failure] if ended_by_controller else list(error.worker_failures.values())
-    ours = [failure for failure in failures if isinstance(failure, ViewfoldError)]
-    lost = any(type(failure).__module__.startswith("ray.") for failure in failures)  # Ray's own word for it, no rank's
-    if not ours and lost:
-        return TrainingStopped(
-            f"{folder}: a worker process was lost (out of memory, or killed: {_first_line(failures[0])}); "
-            "the same command goes on from the last checkpoint, with a smaller batch if memory was short"
-        )
-    return (ours or failures)[0]
-
-
-@contextmanager
-def _train_environment() -> Iterator[None]:
-    """Settings that Ray Train reads from the environment alone, less its warnings; what the user has set stays."""
-    settings = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # relative paths mean in a worker what they mean here
-    if _one_machine():
-        settings |= {
-            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s otherwise, which every report and every end waits for
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that waits for a cluster to take the machine away
-            "RAY_TRAIN_METRICS_ENABLED": "0",  # for a dashboard, which is not started
-        }
-    ours = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        with warnings.catch_warnings():
-            # Ray 2.60: Train makes a context of Ray Data, three of whose own defaults are deprecated there.
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data\.context$")
-            yield
-    finally:
-        for name in ours:
-            del os.environ[name]
 
 
 def _share(kind: str, wanted: float, count: int) -> float:
@@ -385,12 +310,12 @@ def _share(kind: str, wanted: float, count: int) -> float:
 
 
 def _total(kind: str) -> float:
+    import ray
+
     return float(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]
 
 
 def _one_machine() -> bool:
+    import ray
+
     return sum(node["Alive"] for node in ray.nodes()) == 1  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

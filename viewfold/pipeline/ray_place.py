@@ -38,7 +38,12 @@ def not_started(address: str, error: Exception) -> Exception:
     else:  # refused, timed out, no such host, no route, another version
         why = f"{ADDRESS}={address}: no Ray cluster answers there"
         cure = f"correct it, set RAY_AUTH_MODE=token if it asks for one, or unset {ADDRESS} to work on this machine"
-    return InvalidInput(f"{why} ({str(error).strip().partition(chr(10))[0]}); {cure}")
+    return InvalidInput(f"{why} ({first_line(error)}); {cure}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of Ray says, less its explanations and stacks."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _require_room() -> None:
