@@ -42,22 +42,21 @@ from benchmarks.measure import Comparison, Label, Row, compared, run_suite, wors
 from benchmarks.peers import left_out, peer_versions, python_with
 
 TARGETS = {"vs_lightly": 1.0, "share_of_ceiling": 0.9}
-SERIAL = (
-    "lightly makes views in its loader processes, beside the encoder; ours makes them in the training process before "
-    "each step, which suits a GPU. How much of the gap that is was not measured."
+SHARED = (
+    "On these cores reading and augmenting cost time that the encoder would use: with the smallest one 28 of 212 ms "
+    "of both cores for a batch at 64 px, so that 0.88 is what a perfect division would reach"
 )
 LABELS = {
     "vs_lightly": Label(
         what="images/s of two-view pretraining",
         beside="lightly",
         case="{backbone}, {size} px, {cores} cores",
-        why=SERIAL,
     ),
     "share_of_ceiling": Label(
         what="images/s of two-view pretraining",
         beside="the same with free views",
         case="{backbone}, {size} px",
-        why=SERIAL,
+        why=SHARED,
     ),
 }
 PEER = "lightly"

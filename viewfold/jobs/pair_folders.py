@@ -2,12 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from viewfold.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from viewfold.jobs.registry import Registry
+from viewfold.jobs.registry import Registry
 
 REGISTERED = "models:/"
 """What names in the registry begin with."""
@@ -46,14 +44,14 @@ def pinned(source: str, home: Path) -> tuple[str, str | None]:
     """`source` with the version that it names now in place of an alias, and that version; None where there is none."""
     if not source.startswith(REGISTERED):
         return source, None
-    version = _registry(home).version_of(source)
+    version = Registry(home).version_of(source)
     name = source.removeprefix(REGISTERED).partition("@")[0].partition("/")[0]
     return f"{REGISTERED}{name}/{version}", version
 
 
 def _located(source: str, home: Path) -> tuple[Path, Path | None]:
     if source.startswith(REGISTERED):
-        version = _registry(home).resolve(source)
+        version = Registry(home).resolve(source)
         if "bundle" not in version.tags:
             raise InvalidInput(
                 f"{source}: registered without an index; run its recipe up to `index` and register again"
@@ -69,12 +67,6 @@ def _located(source: str, home: Path) -> tuple[Path, Path | None]:
             f"{source}: not a run folder with an encoder and an index; `viewfold index RECIPE` makes one"
         )
     return bundle, stages[0]
-
-
-def _registry(home: Path) -> "Registry":
-    from viewfold.jobs.registry import Registry  # mlflow, most of a second: a folder is opened without it
-
-    return Registry(home)
 
 
 def _facts(file: Path) -> dict[str, Any]:

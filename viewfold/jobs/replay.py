@@ -4,8 +4,9 @@ import difflib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from viewfold.pipeline.manifest import ShardManifest
 from viewfold.pipeline.partners import Partners
 from viewfold.pipeline.stage import RECORD, STARTED, code_version, read_record, write_whole
 from viewfold.pipeline.stream import position_of, sample_batch
+from viewfold.ssl.ahead import with_views
 
 TRAININGS = ("pretrain", "adapt")
 
@@ -145,7 +147,9 @@ def replay_view(trained: Trained, *, row: int, epoch: int, view: int) -> Replaye
     batch = sample_batch(manifest, config.stream, row, epoch, size=size, partners=trained.partners)
     place %= size
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where `train_encoder` puts its workers
-    views = make_views(batch, config.policy, seed=config.seed, device=device, compiled=config.compile_views)
+    views_of = partial(make_views, policy=config.policy, seed=config.seed, device=device, compiled=config.compile_views)
+    with closing(with_views(iter([batch]), views_of, device)) as coming:  # on as many threads as in the training
+        views = next(coming)[1]()
     if not 0 <= view < len(views.images):
         raise InvalidInput(f"view must lie in 0..{len(views.images) - 1}, the views of each sample; got {view}")
     draws = draw_view(config.policy, seed=config.seed, epochs=[epoch], samples=batch.keys[:1], view=view, device=device)

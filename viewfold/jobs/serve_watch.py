@@ -11,6 +11,7 @@ from typing import Literal
 
 from viewfold.errors import printable
 from viewfold.jobs.pair_folders import REGISTERED
+from viewfold.jobs.registry import Registry
 from viewfold.retrieval.service.backend import PairInfo
 
 Outcome = Literal["loaded", "refused", "unanswered", "answered"]
@@ -33,8 +34,6 @@ def is_alias(source: str) -> bool:
 
 def registry_version(source: str, home: Path) -> Callable[[], str]:
     """A question to the registry of `home`, to be asked again and again: the version that `source` names now."""
-    from viewfold.jobs.registry import Registry  # mlflow: a folder is served without it
-
     registry = Registry(home)
     return lambda: registry.version_of(source)
 
