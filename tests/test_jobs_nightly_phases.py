@@ -317,12 +317,12 @@ def test_a_service_is_told_and_asked_and_told_again_when_its_canaries_fail(home:
 def test_old_nights_go_but_never_one_that_an_alias_or_the_way_back_leads_to(home: Home) -> None:
     home.model("many")
     config = settings("many", keep=1)
-    night = home.night(config)
-    folder = night.folder.parent
+    folder = home.folder / "nightly" / "many"
     for day, outcome in (("2026-01-01", "refused"), ("2026-01-02", "abandoned"), ("2026-01-03", "promoted")):
         old = begin(folder / f"{day}-00000000", date=day, hash="00000000", asked={"fingerprint": ""}, stamps={})
         (old.run / "adapt" / "checkpoints").mkdir(parents=True)
         old.end(outcome, "")  # type: ignore[arg-type]
+    night = home.night(config)
     kept = folder / "2026-01-03-00000000"
     home.registry.tag("many", "1", {"run_folder": str((kept / "run").resolve())})
     (folder / ".2025-12-31-00000000.gone").mkdir()

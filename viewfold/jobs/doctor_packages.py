@@ -23,8 +23,8 @@ class Extra(NamedTuple):
 EXTRAS = {
     "train": Extra(
         (
-            "deepspeed", "jaxtyping", "jinja2", "kornia", "matplotlib", "mlflow", "psutil", "ray", "safetensors",
-            "scikit-learn", "scipy", "timm", "torch", "torchvision", "webdataset",
+            "deepspeed", "huggingface_hub", "jaxtyping", "jinja2", "kornia", "matplotlib", "mlflow", "psutil", "ray",
+            "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "webdataset",
         ),
         "training, measuring and embedding",
         True,
