@@ -43,8 +43,8 @@ from benchmarks.peers import left_out, peer_versions, python_with
 
 TARGETS = {"vs_lightly": 1.0, "share_of_ceiling": 0.9}
 SHARED = (
-    "On these cores reading and augmenting cost time that the encoder would use: with the smallest one 28 of 212 ms "
-    "of both cores for a batch at 64 px, so that 0.88 is what a perfect division would reach"
+    "reading and augmenting take time of the same cores: at 64 px 28 ms for a batch, beside the 212 ms (two cores, "
+    "106 ms each) of the smallest encoder; with both cores busy all the time the share would be 0.88"
 )
 LABELS = {
     "vs_lightly": Label(
@@ -281,6 +281,7 @@ def facts(measured: list[Row]) -> dict[str, Any]:
         "notes": [
             "SimCLR with a head of 512 and 128, Adam, float32; JPEGs of the size that is trained on, in the page cache",
             "threads and loader processes: each side's best of the same few; all of a side is confined to the cores",
+            "all in the environment of the workers of `viewfold run`: threads that wait sleep, a step's memory is kept",
             "free: our loop with views made beforehand, on all cores; ceiling is free over lightly",
             "vs_lightly: its target is parity; what can be had at most is the row's ceiling",
             *([] if there else [left_out("vs_lightly", PEER)]),
