@@ -24,11 +24,15 @@ SOURCES = ((64, 64), (256, 256), (512, 384), (1024, 768))
 """Width and height of the stored images."""
 SIZES = (64, 128, 224)
 TARGET = 1.15
+WHOLE = (
+    "what the decoder can scale down by itself is decoded faster: files of four times the size and more, for twice the "
+    "size is kept for a sharp resize; smaller ones are decoded whole on all sides, and little lies between them"
+)
 _WHAT, _CASE = "stored JPEGs to squares of pixels", "{source} to {size} px"
 LABELS = {
     "vs_pil": Label(what=_WHAT, beside="PIL", case=_CASE),
-    "vs_torchvision": Label(what=_WHAT, beside="torchvision's `decode_jpeg`", case=_CASE),
-    "vs_kornia_rs": Label(what=_WHAT, beside="kornia_rs", case=_CASE),
+    "vs_torchvision": Label(what=_WHAT, beside="torchvision's `decode_jpeg`", case=_CASE, why=WHOLE),
+    "vs_kornia_rs": Label(what=_WHAT, beside="kornia_rs", case=_CASE, why=WHOLE),
     "damage_found": Label(what="share of damaged files that are refused", case="{decoder}", unit="share"),
 }
 _TILES = (4, 3)
