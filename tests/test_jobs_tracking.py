@@ -213,6 +213,25 @@ def test_an_artifact_that_no_store_takes_holds_up_no_rows(tmp_path: Path, file_u
     assert [step for step, _ in found(file_uri, "second").losses] == [1]
 
 
+def test_nothing_is_sent_to_a_file_on_a_full_disk_and_all_of_it_once_there_is_room(
+    tmp_path: Path, file_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from viewfold.jobs import registry_server
+    from viewfold.jobs.courier import Sending, send
+    from viewfold.jobs.registry_send import Sender
+
+    box = begun(tmp_path, "full", file_uri)
+    box.log_row({"step": 1, "loss": 1.0})
+    box.end("FINISHED")
+    with monkeypatch.context() as full:
+        full.setattr(registry_server, "LEAST_BYTES", 10**18)  # more than any disk has
+        sending = send([box], lambda box: Sender(file_uri), Sending())
+    assert "No space left on device" in sending.failure
+    assert not box.sent(file_uri).run_id
+    assert send([box], lambda box: Sender(file_uri), Sending()) == Sending(whole=1)
+    assert [step for step, _ in found(file_uri, "full").losses] == [1]
+
+
 def test_what_the_server_refuses_is_left_out_with_a_warning(
     tmp_path: Path, file_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

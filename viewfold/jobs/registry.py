@@ -14,6 +14,7 @@ from viewfold.folders import writing_to
 from viewfold.jobs.registry_model import forget_logged, log_encoder, model_folder
 from viewfold.jobs.registry_server import (
     MAX_PARAM_CHARS,
+    SQLITE,
     experiment_id,
     first_line,
     loaded_mlflow,
@@ -88,7 +89,7 @@ class Registry:
             InvalidInput: there is no registry in `home`, and none can be made: MLflow itself would try for minutes.
         """
         store = self.home / "mlflow.db"
-        if self.uri == f"sqlite:///{store}" and not store.exists() and not os.access(self.home, os.W_OK):
+        if self.uri == f"{SQLITE}{store}" and not store.exists() and not os.access(self.home, os.W_OK):
             raise InvalidInput(
                 f"{self.home}: holds no mlflow.db, and cannot be written; name another folder with --home"
             )
@@ -274,7 +275,7 @@ class Registry:
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
-        local = self.uri.startswith("sqlite:")
+        local = self.uri.startswith(SQLITE)
         try:
             with writing_to(self.home) if local else nullcontext():
                 yield

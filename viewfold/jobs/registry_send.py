@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from viewfold.jobs.outbox import About, Outbox, Row, Sent
 from viewfold.jobs.registry_server import (
     MAX_PARAM_CHARS,
+    SQLITE,
     experiment_id,
     first_line,
     loaded_mlflow,
+    require_writable,
     shown,
 )
 
@@ -43,8 +45,11 @@ class Sender:
 
         Raises:
             MlflowException: the server does not answer.
-            OSError: a file was not taken.
+            InvalidInput: a database on this machine's disk can only be read.
+            OSError: there is no room for one, or a file was not taken.
         """
+        if self.uri.startswith(SQLITE):
+            require_writable(self.uri, Path(self.uri.removeprefix(SQLITE)).parent)
         ended = box.ended  # asked first: what was appended before the end is then sent
         sent = box.sent(self.shown)
         try:

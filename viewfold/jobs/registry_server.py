@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "viewfold"
 """The experiment of all our runs."""
 MAX_PARAM_CHARS = 6000
+SQLITE = "sqlite:///"
+"""What the address of a database on this machine's disk begins with."""
 LEAST_BYTES = 2_000_000
 """Of room for a database that is made (1 MB) or changed (a journal beside it)."""
 _UNREACHED = re.compile(r"""\(Caused by \w+\(.*?\): (.+?)["']\)""")
@@ -62,7 +64,7 @@ def loaded_mlflow() -> Any:
 
 def server_uri(home: Path) -> str:
     """`MLFLOW_TRACKING_URI`, else an SQLite file in `home`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home / 'mlflow.db'}"
 
 
 def require_writable(uri: str, home: Path, files: Iterable[Path] = ()) -> None:
@@ -75,7 +77,7 @@ def require_writable(uri: str, home: Path, files: Iterable[Path] = ()) -> None:
         OSError: there is no room.
     """
     store = home / "mlflow.db"
-    if uri != f"sqlite:///{store}":
+    if uri != f"{SQLITE}{store}":
         return
     if not all(os.access(path, os.W_OK) for path in (home, store) if path.exists()):
         raise InvalidInput(f"{store}: can only be read; make it and its folder writable, or name another with --home")
@@ -95,7 +97,7 @@ def experiment_id(client: "MlflowClient", name: str, *, uri: str, home: Path) ->
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = (home / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    location = (home / "mlartifacts").as_uri() if uri.startswith(SQLITE) else None
     return str(client.create_experiment(name, artifact_location=location))
 
 
